@@ -1,0 +1,132 @@
+"""Target profiles: what a device is, how it is reached, what it must meet (`targets/*.toml`).
+
+A profile is data; every field has its unit and range. `load_target` resolves a name against the
+profiles that ship with edgekd and those in the project's own `targets/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekd.declaration import load, setting, suggest
+from edgekd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Core:
+    """A microcontroller's core. `clock_hz` turns estimated cycles into estimated milliseconds."""
+
+    cpu: str = setting(choices=("cortex-m4",))
+    clock_hz: int = setting(unit="Hz", minimum=1_000_000, maximum=2_000_000_000)
+    fpu: bool = setting(False)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The link map: where flash and RAM lie, and how large they are."""
+
+    flash_bytes: int = setting(unit="bytes", minimum=4096)
+    ram_bytes: int = setting(unit="bytes", minimum=1024)
+    flash_origin: int = setting(0, minimum=0, maximum=0xFFFFFFFF)
+    ram_origin: int = setting(0x2000_0000, minimum=0, maximum=0xFFFFFFFF)
+    stack_bytes: int = setting(4096, unit="bytes", minimum=256)  # reserved by the linker script
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """How the core is emulated: the default engine and QEMU's machine with the same link map."""
+
+    engine: str = setting("unicorn", choices=("unicorn", "qemu"))
+    machine: str = setting("mps2-an386", choices=("mps2-an386",))
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Cycles an instruction class: an estimate after Arm's documentation, flash waits not included."""
+
+    alu: int = setting(1, unit="cycles", minimum=0)
+    multiply: int = setting(1, unit="cycles", minimum=0)
+    divide: int = setting(7, unit="cycles", minimum=0)
+    load: int = setting(2, unit="cycles", minimum=0)
+    load_next: int = setting(1, unit="cycles", minimum=0)  # a load that follows a load
+    store: int = setting(1, unit="cycles", minimum=0)
+    pair: int = setting(3, unit="cycles", minimum=0)  # LDRD, STRD
+    multiple: int = setting(1, unit="cycles", minimum=0)  # LDM, STM, PUSH, POP: this plus one a register
+    branch_taken: int = setting(3, unit="cycles", minimum=0)
+    branch_not_taken: int = setting(1, unit="cycles", minimum=0)
+    floating: int = setting(1, unit="cycles", minimum=0)
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How a Linux device is reached. `root` is the directory that holds `releases/` and `current`."""
+
+    transport: str = setting(choices=("ssh", "local"))
+    root: str = setting("edgekd")  # relative to the login's home, or absolute
+    host: str = setting("")
+    user: str = setting("")
+    port: int = setting(22, minimum=1, maximum=65535)
+    python: str = setting("python3")
+    timeout_s: float = setting(20.0, unit="s", minimum=0.1)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The runtime on a Linux device and the activation type that its int8 kernels are fast with."""
+
+    engine: str = setting("onnxruntime", choices=("onnxruntime", "litert"))
+    activation: str = setting("uint8", choices=("int8", "uint8"))
+    threads: int = setting(1, minimum=1, maximum=256)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the model must meet on this device; None: no limit."""
+
+    max_latency_us: float | None = setting(None, unit="us", minimum=0)
+    max_accuracy_drop: float | None = setting(None, minimum=0, maximum=1)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One device profile. `kind` "mcu" needs core and memory, "linux" needs connection and runtime."""
+
+    name: str = setting()
+    description: str = setting()
+    kind: str = setting(choices=("mcu", "linux"))
+    core: Core | None = setting(None)
+    memory: Memory | None = setting(None)
+    emulator: Emulator | None = setting(None)
+    cost: CostModel = setting(CostModel())
+    connection: Connection | None = setting(None)
+    runtime: Runtime | None = setting(None)
+    limits: Limits = setting(Limits())
+
+
+def load_target(name: str, directories: Sequence[Path]) -> Target:
+    """The profile `name` from the first of `directories` that has `<name>.toml`.
+
+    Raises ConfigError for an unknown name (with the nearest), key, type or range.
+    """
+    found = list_targets(directories)
+    if name not in found:
+        raise ConfigError(f"target {name!r} does not exist{suggest(name, found)}")
+    target = load(found[name], Target)
+    if target.name != name:
+        raise ConfigError(f"{found[name]}: name is {target.name!r}; it must be {name!r}, as the file is called")
+    needed = ("core", "memory", "emulator") if target.kind == "mcu" else ("connection", "runtime")
+    for table in needed:
+        if getattr(target, table) is None:
+            raise ConfigError(f"{found[name]}: kind {target.kind!r} needs the table [{table}]; add it")
+    return target
+
+
+def list_targets(directories: Sequence[Path]) -> dict[str, Path]:
+    """Every profile's name and file; an earlier directory wins."""
+    found: dict[str, Path] = {}
+    for directory in directories:
+        for path in sorted(directory.glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return found
