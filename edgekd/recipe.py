@@ -1,0 +1,155 @@
+"""Recipes: everything that decides what a model becomes, as validated data (`recipes/*.toml`).
+
+A recipe names its data, teacher, knowledge, student and how they are trained, compressed and
+quantized. Each table is the frozen parameter dataclass of one stage; a stage gets its table, the
+recipe's seed and its thread count, and nothing else decides its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekd.declaration import load, setting, suggest
+from edgekd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DataParams:
+    """The data set, and how many samples leave the training split. The test split is fixed by the data set."""
+
+    name: str = setting("digits", choices=("digits",))
+    calibration_samples: int = setting(128, unit="samples", minimum=10, maximum=400)
+    validation_samples: int = setting(120, unit="samples", minimum=10, maximum=400)
+
+
+@dataclass(frozen=True)
+class AugmentParams:
+    """Random shifts and rotations, each uniform within plus or minus its bound, bilinear, border zero."""
+
+    shift_px: float = setting(1.0, unit="pixels", minimum=0, maximum=16)
+    rotation_deg: float = setting(12.0, unit="degrees", minimum=0, maximum=180)
+
+
+@dataclass(frozen=True)
+class TeacherParams:
+    """The teacher's network and its training."""
+
+    model: str = setting("convnet", choices=("convnet",))
+    width: int = setting(32, unit="channels", minimum=4, maximum=512)
+    epochs: int = setting(30, minimum=1, maximum=10_000)
+    batch_samples: int = setting(64, unit="samples", minimum=2, maximum=65_536)
+    learning_rate: float = setting(0.004, minimum=1e-8, maximum=10)
+    weight_decay: float = setting(0.01, minimum=0, maximum=1)
+    augment: AugmentParams = setting(AugmentParams())
+
+
+@dataclass(frozen=True)
+class KnowledgeParams:
+    """The stored predictions: `views` augmented copies of each training sample (view 0 is the plain one)."""
+
+    views: int = setting(16, minimum=1, maximum=4096)
+    augment: AugmentParams = setting(AugmentParams())
+
+
+@dataclass(frozen=True)
+class StudentParams:
+    """The student's network and the hard limits that it must keep.
+
+    channels: output channels of the stem and of each depthwise-separable block, in order.
+    strides: one a channel entry.
+    """
+
+    model: str = setting("ds-cnn", choices=("ds-cnn",))
+    channels: tuple[int, ...] = setting((16, 32, 24), unit="channels", minimum=1, maximum=1024)
+    strides: tuple[int, ...] = setting((1, 2, 1), unit="pixels", minimum=1, maximum=4)
+    max_weight_bytes: int = setting(4096, unit="bytes", minimum=1)  # int8 weights and int32 biases
+    max_macs: int = setting(40_000, unit="multiply-accumulates", minimum=1)
+
+
+@dataclass(frozen=True)
+class DistillParams:
+    """How the student learns from the knowledge file.
+
+    hard_share: weight of the cross entropy with the true labels; the rest is Hinton's soft loss.
+    """
+
+    temperature: float = setting(4.0, minimum=0.1, maximum=100)
+    hard_share: float = setting(0.1, minimum=0, maximum=1)
+    epochs: int = setting(100, minimum=1, maximum=10_000)
+    batch_samples: int = setting(64, unit="samples", minimum=2, maximum=65_536)
+    learning_rate: float = setting(0.01, minimum=1e-8, maximum=10)
+    weight_decay: float = setting(0.001, minimum=0, maximum=1)
+
+
+@dataclass(frozen=True)
+class CompressParams:
+    """What makes the trained student smaller, in order; each is fine-tuned from the knowledge file."""
+
+    methods: tuple[str, ...] = setting((), choices=("lowrank",))
+    energy: float = setting(0.95, minimum=0.01, maximum=1)  # share of the squared singular values kept
+    epochs: int = setting(20, minimum=0, maximum=10_000)
+    learning_rate: float = setting(0.002, minimum=1e-8, maximum=10)
+
+
+@dataclass(frozen=True)
+class QuantizeParams:
+    """How activation ranges are found on the calibration split."""
+
+    ranges: str = setting("minmax", choices=("minmax", "percentile"))
+    percentile: float = setting(99.99, unit="percent", minimum=50, maximum=100)  # read by "percentile" only
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One model, from data to integers. `seed` feeds every random source; `threads` is part of the result."""
+
+    name: str = setting()
+    description: str = setting()
+    seed: int = setting(0, minimum=0, maximum=2**32 - 1)
+    threads: int = setting(1, unit="threads", minimum=1, maximum=256)
+    data: DataParams = setting(DataParams())
+    teacher: TeacherParams = setting(TeacherParams())
+    knowledge: KnowledgeParams = setting(KnowledgeParams())
+    student: StudentParams = setting(StudentParams())
+    distill: DistillParams = setting(DistillParams())
+    compress: CompressParams = setting(CompressParams())
+    quantize: QuantizeParams = setting(QuantizeParams())
+
+
+def load_recipe(name: str, directories: Sequence[Path]) -> Recipe:
+    """The recipe `name` from the first of `directories` that has `<name>.toml`.
+
+    Raises ConfigError for an unknown name (with the nearest), key, type or range.
+    """
+    found = list_recipes(directories)
+    if name not in found:
+        raise ConfigError(f"recipe {name!r} does not exist{suggest(name, found)}")
+    recipe = load(found[name], Recipe)
+    if recipe.name != name:
+        raise ConfigError(f"{found[name]}: name is {recipe.name!r}; it must be {name!r}, as the file is called")
+    _check_together(recipe, found[name])
+    return recipe
+
+
+def list_recipes(directories: Sequence[Path]) -> dict[str, Path]:
+    """Every recipe's name and file; an earlier directory wins."""
+    found: dict[str, Path] = {}
+    for directory in directories:
+        for path in sorted(directory.glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def _check_together(recipe: Recipe, path: Path) -> None:
+    """What no single field can say: keys that must agree with each other."""
+    channels, strides = recipe.student.channels, recipe.student.strides
+    if len(channels) < 2 or len(channels) != len(strides):
+        raise ConfigError(
+            f"{path}: student.channels has {len(channels)} entries and student.strides {len(strides)}; "
+            "give both the same number, two at least"
+        )
+    methods = recipe.compress.methods
+    if len(set(methods)) != len(methods):
+        raise ConfigError(f"{path}: compress.methods repeats an entry; name each method once")

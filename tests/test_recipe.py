@@ -1,0 +1,67 @@
+"""Recipes: the shipped ones load, and each kind of mistake is one clear sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgekd.errors import ConfigError
+from edgekd.recipe import Recipe, list_recipes, load_recipe
+
+SHIPPED = Path(__file__).parent.parent / "recipes"
+MINIMAL = 'name = "mine"\ndescription = "a test"\n'
+
+
+def write(directory: Path, text: str, name: str = "mine") -> Path:
+    (directory / f"{name}.toml").write_text(text)
+    return directory
+
+
+@pytest.mark.parametrize("name", sorted(list_recipes([SHIPPED])))
+def test_a_shipped_recipe_loads(name: str) -> None:
+    recipe = load_recipe(name, [SHIPPED])
+    assert recipe.name == name and recipe.description
+
+
+def test_what_is_not_said_has_a_default(tmp_path: Path) -> None:
+    recipe = load_recipe("mine", [write(tmp_path, MINIMAL)])
+    assert recipe == Recipe(name="mine", description="a test")
+
+
+def test_an_earlier_directory_wins(tmp_path: Path) -> None:
+    write(tmp_path, 'name = "digits"\ndescription = "my own"\n', "digits")
+    assert load_recipe("digits", [tmp_path, SHIPPED]).description == "my own"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[techer]\nwidth = 3\n", "unknown key techer; did you mean teacher?"),
+        ("[teacher]\nepoch = 3\n", "unknown key teacher.epoch; did you mean epochs?"),
+        ('[teacher]\nepochs = "many"\n', "teacher.epochs must be int, not str"),
+        ("[teacher]\nepochs = 0\n", "teacher.epochs is 0; it must be from 1"),
+        ("[student]\nchannels = [16, 32.5]\n", "student.channels[1] must be int"),
+        ("[student]\nchannels = [16, 32]\n", "student.channels has 2 entries and student.strides 3"),
+        ('[compress]\nmethods = ["lowrnk"]\n', "did you mean lowrank?"),
+        ('[compress]\nmethods = ["lowrank", "lowrank"]\n', "repeats an entry"),
+        ("[knowledge]\naugment = 3\n", "knowledge.augment must be a table"),
+        ("[knowledge\n", "not valid TOML"),
+        ("seed = -1\n", "seed is -1"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("mine", [write(tmp_path, MINIMAL + text)])
+    assert said in str(caught.value) and "mine.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="'digit' does not exist; did you mean digits"):
+        load_recipe("digit", [SHIPPED])
+
+
+def test_the_name_must_be_the_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="it must be 'other'"):
+        load_recipe("other", [write(tmp_path, MINIMAL, "other")])
