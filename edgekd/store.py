@@ -144,11 +144,20 @@ class Store:
 
     def seconds(self, artifact: Artifact) -> float | None:
         """How long the artifact took to make, where that was kept."""
+        return self._times(artifact).get("seconds")
+
+    def made_at(self, artifact: Artifact) -> int | None:
+        """When the artifact was made (Unix time in seconds), where that was kept."""
+        when = self._times(artifact).get("when")
+        return None if when is None else int(when)
+
+    def _times(self, artifact: Artifact) -> dict[str, float]:
         path = self.root / "times" / f"{artifact.stage}-{artifact.key}.json"
         try:
-            return float(json.loads(path.read_text("utf-8"))["seconds"])
-        except (OSError, ValueError, KeyError):
-            return None
+            times = json.loads(path.read_text("utf-8"))
+            return {"seconds": float(times["seconds"]), "when": float(times["when"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
 
     def append_record(self, name: str, record: Mapping[str, Any]) -> None:
         """Append one line to `records/<name>.jsonl`: what an effect left."""

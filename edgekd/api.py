@@ -1,0 +1,180 @@
+"""The pipeline for a program or a notebook: the same graph as the command line's.
+
+    from edgekd import api
+    request = api.request(recipe="digits", target="mcu-sim")
+    record = api.bench(request)
+
+Every function raises EdgekdError with one sentence; nothing prints.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgekd.declaration import suggest
+from edgekd.errors import ArtifactError, ConfigError
+from edgekd.pipeline import graph
+from edgekd.pipeline.request import ModelFile, Request
+from edgekd.pipeline.stages import STAGES, stage_of
+from edgekd.progress import Progress, silent
+from edgekd.recipe import Recipe, list_recipes, load_recipe
+from edgekd.resources import resource_dir
+from edgekd.store import Artifact, Store, sha256_file
+from edgekd.target import Target, list_targets, load_target
+
+DEFAULT_RECIPE = "digits"
+COMPILERS = ("clang", "gcc")
+ENGINES = ("unicorn", "qemu")
+StageState = graph.StageState
+
+
+def request(
+    *,
+    recipe: str = "",
+    target: str = "",
+    model: str = "",
+    data: str = "",
+    samples: int | None = None,
+    compiler: str = "",
+    engine: str = "",
+    store: str = "",
+    again: bool = False,
+    progress: Progress = silent,
+    start: Path | None = None,
+) -> Request:
+    """Check every option and return the request that all other functions take.
+
+    model: a .tflite or .onnx file that replaces the recipe; data: an .npz file with x and y that
+    replaces its samples; start: where the search for the project begins (default: here).
+    Raises ConfigError or ArtifactError.
+    """
+    project = project_root(start or Path.cwd())
+    if model and recipe:
+        raise ConfigError("--model replaces the recipe, so --recipe cannot be given as well; leave one out")
+    if compiler and compiler not in COMPILERS:
+        raise ConfigError(f"compiler {compiler!r} does not exist{suggest(compiler, COMPILERS)}")
+    if engine and engine not in ENGINES:
+        raise ConfigError(f"engine {engine!r} does not exist{suggest(engine, ENGINES)}")
+    return Request(
+        store=Store(Path(store) if store else project / ".edgekd"),
+        recipe=None if model else load_recipe(recipe or DEFAULT_RECIPE, _places(project, "recipes")),
+        target=load_target(target, _places(project, "targets")) if target else None,
+        model=_model_file(Path(model)) if model else None,
+        data=_data_file(Path(data)) if data else None,
+        samples=samples,
+        compiler=compiler or "clang",
+        engine=engine or None,
+        again=again,
+        progress=progress,
+    )
+
+
+def project_root(start: Path) -> Path:
+    """The project that `start` lies in: the nearest directory upwards with .edgekd/, tasks.py or
+    pyproject.toml; `start` itself where there is none."""
+    for directory in (start, *start.parents):
+        if any((directory / mark).exists() for mark in (".edgekd", "tasks.py", "pyproject.toml")):
+            return directory
+    return start
+
+
+def targets(start: Path | None = None) -> dict[str, Target]:
+    """Every target profile by name: the project's own first, then those that ship with edgekd."""
+    places = _places(project_root(start or Path.cwd()), "targets")
+    return {name: load_target(name, places) for name in list_targets(places)}
+
+
+def recipes(start: Path | None = None) -> dict[str, Recipe]:
+    """Every recipe by name."""
+    places = _places(project_root(start or Path.cwd()), "recipes")
+    return {name: load_recipe(name, places) for name in list_recipes(places)}
+
+
+def make(request: Request, stage: str) -> Artifact:
+    """The artifact of a stage (a name of `stages()`), with all it depends on."""
+    if stage not in STAGES:
+        raise ConfigError(f"stage {stage!r} does not exist{suggest(stage, STAGES)}")
+    return graph.make(request, stage)
+
+
+def stages() -> tuple[str, ...]:
+    """The stages' names."""
+    return tuple(STAGES)
+
+
+def states(request: Request) -> list[StageState]:
+    """What the request's chain consists of, and what of it the store has. Makes nothing."""
+    return graph.states(request, stage_of(request))
+
+
+def bench(request: Request, to: str = "") -> dict[str, Any]:
+    """Measure on the target: the bench record (FORMATS.md). `to`: user@host:port of a Linux device."""
+    if request.need_target().kind == "linux":
+        from edgekd.pipeline.effects import bench_on_device
+
+        return bench_on_device(request, to)
+    if to:
+        raise ConfigError(f"target {request.need_target().name} is an emulated core; --to is for Linux targets")
+    artifact = graph.make(request, "bench")
+    record: dict[str, Any] = json.loads((artifact.path / "record.json").read_text("utf-8"))
+    return record | {"when": request.store.made_at(artifact)}
+
+
+def deploy(request: Request, to: str = "") -> Mapping[str, Any]:
+    """Bring the bundle to a Linux device, whole or not at all; what lies there afterwards."""
+    from edgekd.pipeline.effects import deploy_to_device
+
+    return deploy_to_device(request, to)
+
+
+def trust(request: Request, to: str = "") -> str:
+    """Pin the host key that the device shows now; returns its fingerprint."""
+    from edgekd.pipeline.effects import trust_device
+
+    return trust_device(request, to)
+
+
+def show(request: Request, name: str) -> Iterator[tuple[int, Artifact | Mapping[str, Any]]]:
+    """Walk from an artifact (a key or the start of one, or a path in the store) back to its data set."""
+    return graph.provenance(request, find_artifact(request.store, name))
+
+
+def find_artifact(store: Store, name: str) -> Artifact:
+    """The artifact whose key begins with `name`, or that holds the file `name`.
+
+    Raises ArtifactError for none or several.
+    """
+    path = Path(name)
+    for directory in (path, *path.parents) if path.exists() else ():
+        if (directory / "manifest.json").is_file():
+            return store.read(directory)
+    found = [a for a in store.all() if a.key.startswith(name) or a.digest.startswith(name)] if name else []
+    if len(found) == 1:
+        return found[0]
+    what = "no artifact" if not found else f"{len(found)} artifacts"
+    raise ArtifactError(f"{what} in {store.root} is called {name!r}; `invoke graph` lists keys, or give a file's path")
+
+
+def _places(project: Path, kind: str) -> list[Path]:
+    return [project / kind, resource_dir(kind)]
+
+
+def _data_file(path: Path) -> tuple[Path, str]:
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; --data takes an .npz file with the arrays x and y")
+    return path, sha256_file(path)
+
+
+def _model_file(path: Path) -> ModelFile:
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; --model takes a .tflite or .onnx file")
+    if path.suffix == ".tflite":
+        return ModelFile(path, "tflite", sha256_file(path))
+    if path.suffix != ".onnx":
+        raise ArtifactError(f"{path}: --model takes a .tflite or .onnx file, and {path.suffix or 'no suffix'} is neither")
+    from edgekd.qgraph.onnx_reader import is_qdq
+
+    return ModelFile(path, "qdq" if is_qdq(path.read_bytes()) else "float", sha256_file(path))

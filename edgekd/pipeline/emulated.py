@@ -1,0 +1,77 @@
+"""The bench stage: samples through every execution of the graph, written as a bench record."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekd.evaluate.record import new_record
+from edgekd.mcu.bench import bench_image
+from edgekd.mcu.toolchain import find_compiler
+from edgekd.pipeline.request import Job
+from edgekd.pipeline.samples import Samples, graph_inputs, probe_inputs, test_samples, top1
+from edgekd.pipeline.shipping import MODEL_FILES, bench_params, bench_tools, compiler_tools, engine_of, graph_of
+from edgekd.qgraph.edges import strip_float_edges
+from edgekd.store import write_atomically
+
+
+def bench_emulated(job: Job) -> dict[str, Any]:
+    """Fill `job.out` with record.json and outputs.npz. Returns the record's headline figures."""
+    request = job.request
+    graph = strip_float_edges(graph_of(job.inputs["int8"]))
+    samples = test_samples(job.inputs["samples"], request.samples) if "samples" in job.inputs else None
+    channels_first = not (request.model and request.model.form == "tflite")
+    inputs = graph_inputs(graph, samples, channels_first) if samples else probe_inputs(graph, request.samples)
+    with tempfile.TemporaryDirectory() as scratch:
+        pieces, outputs = bench_image(
+            job.path("image"),
+            job.path("export") / "c",
+            graph,
+            inputs,
+            request.need_target("mcu"),
+            find_compiler("clang", request.store.work("compiler")),
+            Path(scratch),
+            engine=engine_of(request),
+            progress=request.progress,
+        )
+    record = new_record(**pieces, **_identity(job), **_accuracy(job, samples, outputs, graph), samples=len(inputs[0]))
+    write_atomically(job.out / "record.json", (json.dumps(record, indent=1) + "\n").encode())
+    with (job.out / "outputs.bin").open("wb") as file:
+        for output in outputs:
+            file.write(np.ascontiguousarray(output).tobytes())
+    return {key: record[key] for key in ("accuracy", "samples", "bit_exact", "estimated_latency_us")}
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    params = bench_params(job.request)
+    image, export = job.inputs["image"], job.inputs["export"]
+    return {
+        "target": params["target"],
+        "recipe": params.get("recipe"),
+        "model": params.get("model"),
+        "artifact": {"stage": image.stage, "key": image.key, "digest": image.digest},
+        "model_bytes": export.metrics["model_bytes"],
+        "tools": bench_tools(job.request) | compiler_tools(job.request),
+    }
+
+
+def _accuracy(job: Job, samples: Samples | None, outputs: list[Any], graph: Any) -> dict[str, Any]:
+    if samples is None:
+        return {}
+    predicted = top1(graph, outputs)
+    found: dict[str, Any] = {
+        "split": samples.split,
+        "accuracy": float((predicted == samples.y).mean()),
+        "accuracy_source": "every output of the core and of the host build of the same C, equal to the reference",
+        "agreement": 1.0,
+    }
+    if "float" in job.inputs:
+        from edgekd.export.onnx_session import run_onnx
+
+        logits = run_onnx((job.path("float") / MODEL_FILES["float"]).read_bytes(), samples.x.astype(np.float32))
+        found["accuracy_float"] = float((logits.argmax(axis=1) == samples.y).mean())
+    return found

@@ -1,0 +1,105 @@
+"""Making an artifact: a request and a stage's name in, the artifact out.
+
+Everything it depends on is made first unless the store has it; nothing else is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgekd.pipeline.request import Job, Request, Stage
+from edgekd.pipeline.stages import STAGES
+from edgekd.store import Artifact, Origin
+
+
+def make(request: Request, stage_name: str) -> Artifact:
+    """The artifact of `stage_name` for `request`; makes what is missing, in order.
+
+    `request.again` makes the named stage anew (its inputs stay). Raises EdgekdError.
+    """
+    return _make(request, STAGES[stage_name], {}, again=request.again)
+
+
+@dataclass(frozen=True)
+class StageState:
+    """One row of `graph`: whether the artifact is there, and what it took to make it."""
+
+    stage: str
+    inputs: tuple[str, ...]
+    artifact: Artifact | None
+    seconds: float | None
+
+
+def states(request: Request, stage_name: str) -> list[StageState]:
+    """Every stage that `stage_name` depends on, in order, with what the store has. Makes nothing."""
+    found: dict[str, StageState] = {}
+    _look(request, STAGES[stage_name], found)
+    return list(found.values())
+
+
+def provenance(request: Request, artifact: Artifact) -> Iterator[tuple[int, Artifact | Mapping[str, Any]]]:
+    """Walk from `artifact` to all it was made from: (depth, artifact, or the manifest's row where it is gone)."""
+    pending: list[tuple[int, str, Mapping[str, Any]]] = []
+    yield 0, artifact
+    pending.extend((1, role, row) for role, row in sorted(artifact.manifest["inputs"].items(), reverse=True))
+    seen: set[str] = set()
+    while pending:
+        depth, _, row = pending.pop()
+        path = request.store.root / "artifacts" / row["stage"] / row["key"]
+        if not path.is_dir():
+            yield depth, row
+            continue
+        found = request.store.read(path)
+        yield depth, found
+        if found.key not in seen:
+            seen.add(found.key)
+            inputs = sorted(found.manifest["inputs"].items(), reverse=True)
+            pending.extend((depth + 1, role, inner) for role, inner in inputs)
+
+
+def _make(request: Request, stage: Stage, made: dict[str, Artifact], again: bool = False) -> Artifact:
+    if stage.name in made:
+        return made[stage.name]
+    inputs = {r: _make(request, STAGES[n], made) for r, n in stage.inputs(request).items()}
+    origin = _origin(request, stage, inputs)
+    artifact = None if again else request.store.find(origin)
+    if artifact is None:
+        for input_artifact in inputs.values():
+            input_artifact.verify()
+        request.progress(stage.name, 0, 1)
+        artifact = request.store.make(
+            origin,
+            lambda out: stage.run(Job(request, inputs, out)),
+            again=again,
+            waiting=lambda what: request.progress(f"{what}: another run is at it, waiting", 0, 1),
+        )
+        request.progress(stage.name, 1, 1)
+    made[stage.name] = artifact
+    return artifact
+
+
+def _look(request: Request, stage: Stage, found: dict[str, StageState]) -> None:
+    if stage.name in found:
+        return
+    names = stage.inputs(request)
+    for name in names.values():
+        _look(request, STAGES[name], found)
+    inputs = {role: found[name].artifact for role, name in names.items()}
+    artifact = None
+    known = {role: a for role, a in inputs.items() if a is not None}
+    if len(known) == len(inputs):
+        artifact = request.store.find(_origin(request, stage, known))
+    seconds = request.store.seconds(artifact) if artifact else None
+    found[stage.name] = StageState(stage.name, tuple(names.values()), artifact, seconds)
+
+
+def _origin(request: Request, stage: Stage, inputs: Mapping[str, Artifact]) -> Origin:
+    return Origin(
+        stage=stage.name,
+        version=stage.version,
+        params=stage.params(request),
+        inputs={role: (a.stage, a.key, a.digest) for role, a in inputs.items()},
+        tools=stage.tools(request),
+    )

@@ -1,0 +1,213 @@
+"""The stages from an int8 model to a bundle, a firmware image and a bench on an emulated core."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from edgekd.errors import ConfigError
+from edgekd.pipeline.request import Job, Request, versions
+from edgekd.recipe import QuantizeParams
+from edgekd.store import Artifact
+
+# The file in which each form of model lies in its artifact.
+MODEL_FILES = {"float": "model.onnx", "qdq": "int8.onnx", "tflite": "model.tflite"}
+
+
+def int8_stage(request: Request) -> str:
+    """Where the int8 model comes from: the user's own file, or quantization."""
+    return "import" if request.model and request.model.form != "float" else "quantize"
+
+
+def float_inputs(request: Request) -> dict[str, str]:
+    """The float model as an input, where the chain has one."""
+    if request.model is None:
+        return {"float": "simplify"}
+    return {"float": "import"} if request.model.form == "float" else {}
+
+
+def sample_inputs(request: Request) -> dict[str, str]:
+    """The samples as an input: the user's own, the recipe's, or none."""
+    if request.data:
+        return {"samples": "userdata"}
+    return {} if request.model else {"samples": "dataset"}
+
+
+def import_params(request: Request) -> dict[str, Any]:
+    model = request.need_model()
+    return {"file": model.path.name, "form": model.form, "sha256": model.digest}
+
+
+def run_import(job: Job) -> dict[str, Any]:
+    """Keep the user's own model in the store, once it has been read whole: a broken one never enters."""
+    model = job.request.need_model()
+    data = model.path.read_bytes()
+    metrics: dict[str, Any] = {"model_bytes": len(data)}
+    if model.form != "float":
+        from edgekd.qgraph.loader import load_graph
+
+        metrics["ops"] = len(load_graph(data, model.path.name).ops)
+    (job.out / MODEL_FILES[model.form]).write_bytes(data)
+    return metrics
+
+
+def userdata_params(request: Request) -> dict[str, Any]:
+    return {"sha256": request.need_data()[1]}
+
+
+def run_userdata(job: Job) -> dict[str, Any]:
+    """Keep the user's own samples in the store, checked."""
+    from edgekd.data import load_user_data
+
+    path = job.request.need_data()[0]
+    samples = len(load_user_data(path).x)
+    (job.out / "userdata.npz").write_bytes(path.read_bytes())
+    return {"samples": samples}
+
+
+def quantize_params(request: Request) -> QuantizeParams:
+    return request.recipe.quantize if request.recipe else QuantizeParams()
+
+
+def quantize_inputs(request: Request) -> dict[str, str]:
+    if request.model and not request.data:
+        raise ConfigError(
+            f"{request.model.path.name}: a float model needs samples to calibrate its int8 ranges; "
+            "add --data FILE.npz with an array x_calibration"
+        )
+    return {"model": float_inputs(request)["float"]} | sample_inputs(request)
+
+
+def run_quantize(job: Job) -> dict[str, Any]:
+    from edgekd.pipeline.samples import calibration_samples
+    from edgekd.quantize.ptq import quantize_onnx
+
+    model = (job.path("model") / MODEL_FILES["float"]).read_bytes()
+    calibration = calibration_samples(job.inputs["samples"])
+    return quantize_onnx(model, calibration, quantize_params(job.request), job.out, progress=job.request.progress)
+
+
+def export_inputs(request: Request) -> dict[str, str]:
+    inputs = {"int8": int8_stage(request)}
+    if request.need_target().kind == "mcu":
+        return inputs
+    return inputs | float_inputs(request) | sample_inputs(request)
+
+
+def export_params(request: Request) -> dict[str, Any]:
+    target = request.need_target()
+    if target.kind == "mcu" or target.runtime is None:
+        return {"kind": "mcu"}
+    if request.model and request.model.form == "tflite":
+        raise ConfigError(
+            f"target {target.name} runs ONNX Runtime, and {request.model.path.name} is a .tflite file; "
+            "give its .onnx model, or a target of kind mcu (`invoke targets` lists them)"
+        )
+    name = request.recipe.name if request.recipe else request.need_model().path.stem
+    activation = {"activation": target.runtime.activation}
+    return {"kind": "linux", "name": name, "samples": request.samples} | activation
+
+
+def run_export(job: Job) -> dict[str, Any]:
+    if job.request.need_target().kind == "mcu":
+        return _export_mcu(job)
+    from edgekd.pipeline.samples import test_samples
+    from edgekd.export.linux import write_bundle
+    from edgekd.quantize.activation import uint8_variant
+
+    params = export_params(job.request)
+    int8 = (job.path("int8") / MODEL_FILES["qdq"]).read_bytes()
+    if params["activation"] == "uint8":
+        int8 = uint8_variant(int8)
+    floating = (job.path("float") / MODEL_FILES["float"]).read_bytes() if "float" in job.inputs else None
+    samples = test_samples(job.inputs.get("samples"), job.request.samples)
+    return write_bundle(job.out, params, floating, int8, samples, progress=job.request.progress)
+
+
+def _export_mcu(job: Job) -> dict[str, Any]:
+    """`c/`: generated C; `tflm/`: the model, its array, its op resolver and the arena that TFLM needs."""
+    from edgekd.export import tflm
+    from edgekd.mcu.codegen import generate
+    from edgekd.qgraph.edges import strip_float_edges
+    from edgekd.qgraph.tflite_writer import write_tflite
+
+    graph = graph_of(job.inputs["int8"])
+    generated = generate(strip_float_edges(graph))
+    own = job.path("int8") / MODEL_FILES["tflite"]
+    tflite = own.read_bytes() if own.is_file() else write_tflite(graph)
+    arena = asdict(tflm.arena(graph, tflite))
+    texts = {f"c/{name}": text for name, text in generated.files.items()}
+    texts |= {f"tflm/{name}": text for name, text in tflm.model_array(tflite, graph.name).items()}
+    texts["tflm/op_resolver.h"] = tflm.op_resolver(graph)
+    texts["tflm/arena.json"] = json.dumps(arena, indent=1) + "\n"
+    for name, text in texts.items():
+        path = job.out / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, "utf-8", newline="\n")
+    (job.out / "tflm" / "model.tflite").write_bytes(tflite)
+    return {"model_bytes": len(tflite), "arena_bytes": generated.arena_bytes, "tflm_arena_bytes": arena}
+
+
+def graph_of(artifact: Artifact) -> Any:
+    """The QGraph of an artifact of `quantize` or `import`."""
+    from edgekd.qgraph.loader import load_graph
+
+    for form in ("qdq", "tflite"):
+        path = artifact.path / MODEL_FILES[form]
+        if path.is_file():
+            return load_graph(path.read_bytes(), str(artifact.manifest["params"].get("file", path.name)))
+    raise ConfigError(f"{artifact.stage} {artifact.key} holds no int8 model")
+
+
+def machine_params(request: Request) -> dict[str, Any]:
+    """What of a microcontroller's profile a build and its run depend on."""
+    target = request.need_target("mcu")
+    return {table: asdict(getattr(target, table)) for table in ("core", "memory", "emulator", "cost")}
+
+
+def compiler_tools(request: Request) -> dict[str, str]:
+    from edgekd.mcu.toolchain import compiler_version
+
+    return {request.compiler: compiler_version(request.compiler)}
+
+
+def run_build(job: Job) -> dict[str, Any]:
+    from edgekd.mcu.firmware import build_image
+    from edgekd.mcu.toolchain import find_compiler
+
+    compiler = find_compiler(job.request.compiler, job.request.store.work("compiler"))
+    build_image(job.path("export") / "c", job.request.need_target("mcu"), compiler, job.out)
+    image: dict[str, Any] = json.loads((job.out / "image.json").read_text("utf-8"))
+    return {"flash_bytes": image["flash_bytes"], "ram_bytes": image["ram_bytes"]}
+
+
+def engine_of(request: Request) -> str:
+    """The emulator that runs the image: asked for, or the profile's."""
+    target = request.need_target("mcu")
+    return request.engine or (target.emulator.engine if target.emulator else "unicorn")
+
+
+def bench_inputs(request: Request) -> dict[str, str]:
+    inputs = {"int8": int8_stage(request), "export": "export", "image": "build"}
+    return inputs | float_inputs(request) | sample_inputs(request)
+
+
+def bench_params(request: Request) -> dict[str, Any]:
+    origin = {"recipe": request.recipe.name} if request.recipe else {"model": request.need_model().path.name}
+    engine = {"engine": engine_of(request), "samples": request.samples}
+    return machine_params(request) | engine | origin | {"target": request.need_target().name}
+
+
+def bench_tools(request: Request) -> dict[str, str]:
+    from edgekd.mcu.engine import engine_version
+
+    engine = engine_of(request)
+    return {engine: engine_version(engine)} | versions("ziglang", "numpy", "onnxruntime")
+
+
+def run_bench(job: Job) -> dict[str, Any]:
+    """Bench on the emulated core: record.json, and the outputs as they left the core."""
+    from edgekd.pipeline.emulated import bench_emulated
+
+    return bench_emulated(job)

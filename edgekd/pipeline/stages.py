@@ -1,0 +1,132 @@
+"""STAGES: one row a stage: what it is made from, what it reads of a request, what makes it.
+
+The functions that do the work live in their parts (`learn`, `quantize`, `mcu`, ...) and know nothing
+of this package; they are imported when their stage runs, so that a cached result costs no import.
+Raise a stage's `version` when its result changes for the same parameters: a test compares the digest
+of the code behind each stage with the committed one (tests/stage_digests.json).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from edgekd.pipeline import learning, shipping
+from edgekd.pipeline.request import Request, Stage, versions
+
+
+
+
+_EXPORT_TOOLS = ("torch", "onnx", "onnxscript", "onnxsim")
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "dataset",
+            version=1,
+            inputs=lambda request: {},
+            params=lambda request: learning.seeded(request, "data"),
+            run=learning.run_dataset,
+            tools=lambda request: versions("scikit-learn", "numpy"),
+        ),
+        Stage(
+            "teacher",
+            version=1,
+            inputs=lambda request: {"data": "dataset"},
+            params=lambda request: learning.seeded(request, "teacher"),
+            run=learning.run_teacher,
+            tools=learning.training_tools,
+        ),
+        Stage(
+            "knowledge",
+            version=1,
+            inputs=lambda request: {"data": "dataset", "teacher": "teacher"},
+            params=lambda request: learning.seeded(request, "knowledge"),
+            run=learning.run_knowledge,
+            tools=learning.training_tools,
+        ),
+        Stage(
+            "distill",
+            version=1,
+            inputs=lambda request: {"data": "dataset", "knowledge": "knowledge"},
+            params=lambda request: learning.seeded(request, "student", "distill"),
+            run=learning.run_distill,
+            tools=learning.training_tools,
+        ),
+        Stage(
+            "ablation",
+            version=1,
+            inputs=lambda request: {"data": "dataset", "knowledge": "knowledge"},
+            params=lambda request: learning.seeded(request, "student", "distill"),
+            run=learning.run_ablation,
+            tools=learning.training_tools,
+        ),
+        Stage(
+            "compress",
+            version=1,
+            inputs=lambda request: {"student": "distill", "data": "dataset", "knowledge": "knowledge"},
+            params=lambda request: learning.seeded(request, "student", "distill", "compress"),
+            run=learning.run_compress,
+            tools=learning.training_tools,
+        ),
+        Stage(
+            "simplify",
+            version=1,
+            inputs=lambda request: {"student": "compress", "data": "dataset"},
+            params=lambda request: {},
+            run=learning.run_simplify,
+            tools=lambda request: versions(*_EXPORT_TOOLS),
+        ),
+        Stage(
+            "import",
+            version=1,
+            inputs=lambda request: {},
+            params=shipping.import_params,
+            run=shipping.run_import,
+        ),
+        Stage(
+            "userdata",
+            version=1,
+            inputs=lambda request: {},
+            params=shipping.userdata_params,
+            run=shipping.run_userdata,
+        ),
+        Stage(
+            "quantize",
+            version=1,
+            inputs=shipping.quantize_inputs,
+            params=lambda request: asdict(shipping.quantize_params(request)),
+            run=shipping.run_quantize,
+            tools=lambda request: versions("onnx", "onnxruntime", "numpy"),
+        ),
+        Stage(
+            "export",
+            version=1,
+            inputs=shipping.export_inputs,
+            params=shipping.export_params,
+            run=shipping.run_export,
+            tools=lambda request: versions("ai-edge-litert", "flatbuffers", "tflite-micro", "onnx", "onnxruntime"),
+        ),
+        Stage(
+            "build",
+            version=1,
+            inputs=lambda request: {"export": "export"},
+            params=lambda request: shipping.machine_params(request) | {"compiler": request.compiler},
+            run=shipping.run_build,
+            tools=shipping.compiler_tools,
+        ),
+        Stage(
+            "bench",
+            version=1,
+            inputs=shipping.bench_inputs,
+            params=shipping.bench_params,
+            run=shipping.run_bench,
+            tools=shipping.bench_tools,
+        ),
+    )
+}
+
+
+def stage_of(request: Request) -> str:
+    """The last stage of a chain for `request`'s target: what `graph` shows."""
+    return "bench" if request.target and request.target.kind == "mcu" else "export" if request.target else "quantize"

@@ -1,0 +1,5 @@
+"""Invoke's entry: `invoke --list` shows the tasks. They live in edgekd/cli.py."""
+
+from edgekd.cli import ns
+
+__all__ = ["ns"]
