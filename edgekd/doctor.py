@@ -58,9 +58,11 @@ _BOOTSTRAP = {
 _IN_CHECKOUT = (Path(__file__).resolve().parent.parent / "bootstrap.py").is_file()
 
 
-def _python_tool(distribution: str, extra: str, used_for: str, **more: Callable[[], bool]) -> Tool:
+def _python_tool(
+    distribution: str, extra: str, used_for: str, only_on: Callable[[], bool] = lambda: True
+) -> Tool:
     install = _BOOTSTRAP[extra] if _IN_CHECKOUT else f"pip install {distribution}"
-    return Tool(distribution, used_for, install, distribution=distribution, **more)
+    return Tool(distribution, used_for, install, distribution=distribution, only_on=only_on)
 
 
 TOOLS: tuple[Tool, ...] = (
