@@ -1,0 +1,113 @@
+"""Tables for a person: a bench record, the stages, targets, what is installed. Plain functions of data to stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Cell = str | int | float | None
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], right: Sequence[int] = ()) -> None:
+    """Print one table; None shows as a dash; `right` lists the columns of figures."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="right" if position in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(cell_text(value) for value in row))
+    console = Console(markup=False, highlight=False, soft_wrap=False)
+    if not console.is_terminal:
+        console.width = 110
+    console.print(table)
+
+
+def cell_text(value: Cell) -> str:
+    """A figure as people read it: thousands apart, floats to four digits, None as a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return value
+
+
+def show_record(record: Mapping[str, Any]) -> None:
+    """A bench record as tables: the headline, then instructions by layer."""
+    subject = record["recipe"] or record["model"]
+    show_table(f"{subject} on {record['target']}", ("figure", "value", "how"), list(headline(record)), right=(1,))
+    layers = (record["instructions"] or {}).get("by_layer")
+    if layers:
+        print()
+        total = sum(layer["instructions"] for layer in layers) or 1
+        rows = [
+            (
+                layer["name"],
+                layer["op"],
+                layer["macs"],
+                round(layer["instructions"]),
+                f"{100 * layer['instructions'] / total:.1f} %",
+                f"{layer['instructions'] / layer['macs']:.2f}" if layer["macs"] else None,
+            )
+            for layer in layers
+        ]
+        columns = ("layer", "op", "MACs", "instructions", "share", "a MAC")
+        show_table("Instructions by layer (one inference, mean of the counted)", columns, rows, right=(2, 3, 4, 5))
+
+
+def headline(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell]]:
+    """(figure, value, how it was got) for everything that was measured."""
+    yield from _accuracy_rows(record)
+    yield from _core_rows(record)
+    yield from _linux_rows(record)
+    flash, ram = record["flash_bytes"], record["ram_bytes"]
+    if flash:
+        parts = f"weights {flash['weights']:,} + code {flash['code']:,} + constants {flash['constants']:,}"
+        yield "flash, bytes", flash["total"], f"linked image: {parts}"
+    if ram:
+        parts = f"arena {ram['arena']:,} + static {ram['static']:,} + peak stack {ram['stack']:,}"
+        yield "RAM, bytes", ram["total"], parts
+    if record["model_bytes"]:
+        yield "model file, bytes", record["model_bytes"], ""
+
+
+def _accuracy_rows(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell]]:
+    if record["accuracy"] is not None:
+        yield "accuracy, int8", f"{record['accuracy']:.4f}", f"{record['samples']:,} samples, split: {record['split']}"
+    if record["accuracy_float"] is not None:
+        yield "accuracy, float", f"{record['accuracy_float']:.4f}", "ONNX Runtime on this machine, same samples"
+    if record["agreement"] is not None:
+        yield "agreement", f"{record['agreement']:.4f}", "top-1 equal to the integer reference"
+    if record["bit_exact"] is not None:
+        device = record["samples_on_device"]
+        how = f"reference = C on the host ({record['samples']:,} samples) = C on the core ({device or 0:,})"
+        yield "bytes equal", record["bit_exact"], how
+
+
+def _core_rows(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell]]:
+    counts = record["instructions"]
+    if counts and "median" in counts:
+        n = counts.get("counted_samples")
+        how = f"exact, emulated {record['device']['core']} ({record['device']['engine']}); median of {n}"
+        yield "instructions", round(counts["median"]), how
+    if record["estimated_cycles"]:
+        yield "cycles, estimated", round(record["estimated_cycles"]["median"]), "instruction classes x the profile's costs"
+    if record["estimated_latency_us"] is not None:
+        yield "latency, estimated", f"{record['estimated_latency_us'] / 1e3:.3f} ms", "estimated cycles at the profile's clock"
+
+
+def _linux_rows(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell]]:
+    latency = record["latency_us"]
+    if latency:
+        how = f"p90 {latency['p90']:,.1f}, p99 {latency['p99']:,.1f}, mean {latency['mean']:,.1f}, n = {latency['n']:,}"
+        yield "latency p50, us", f"{latency['p50']:,.1f}", how
+    if record["load_us"] is not None:
+        yield "load, ms", f"{record['load_us'] / 1e3:.1f}", "from file to a session that answers"
+    if record["peak_rss_bytes"] is not None:
+        yield "peak RSS, bytes", record["peak_rss_bytes"], "of the agent's process"
