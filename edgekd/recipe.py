@@ -62,7 +62,7 @@ class StudentParams:
     """
 
     model: str = setting("ds-cnn", choices=("ds-cnn",))
-    channels: tuple[int, ...] = setting((16, 32, 24), unit="channels", minimum=1, maximum=1024)
+    channels: tuple[int, ...] = setting((16, 32, 28), unit="channels", minimum=1, maximum=1024)
     strides: tuple[int, ...] = setting((1, 2, 1), unit="pixels", minimum=1, maximum=4)
     max_weight_bytes: int = setting(4096, unit="bytes", minimum=1)  # int8 weights and int32 biases
     max_macs: int = setting(40_000, unit="multiply-accumulates", minimum=1)

@@ -1,0 +1,116 @@
+"""The student's training, from the knowledge file and the data set alone: no teacher is loaded here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from edgekd.data import Dataset, load_dataset
+from edgekd.data.randomness import torch_seed
+from edgekd.evaluate.metrics import accuracy
+from edgekd.learn.knowledge import FILE, Knowledge, read_knowledge
+from edgekd.learn.losses import hinton
+from edgekd.learn.structure import MODELS, Structure
+from edgekd.learn.student import StudentNet, fold, save_student
+from edgekd.learn.torch_tools import deterministic, initialise, predict
+from edgekd.learn.training import Batch, Batches, Loss, Schedule, train
+from edgekd.progress import Progress, silent
+from edgekd.recipe import DistillParams, Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a student is taught with: every stored view replayed once, and the teacher's logits beside it."""
+
+    views: torch.Tensor  # float32 [views, samples, C, H, W]
+    logits: torch.Tensor  # float32 [views, samples, classes]
+    labels: torch.Tensor  # int64 [samples]
+
+    def batches(self, epoch: int, rows: torch.Tensor) -> Batch:
+        """Epoch e shows view e mod views: each stored view equally often."""
+        view = epoch % len(self.views)
+        return self.views[view][rows], (self.logits[view][rows], self.labels[rows])
+
+
+def lesson(knowledge: Knowledge, data: Dataset) -> Lesson:
+    """Replay the views of `knowledge`."""
+    views = [torch.from_numpy(knowledge.view(data, index)) for index in range(knowledge.views)]
+    logits = torch.from_numpy(knowledge.logits.astype("float32"))
+    return Lesson(torch.stack(views), logits, torch.from_numpy(data.y[knowledge.ids]))
+
+
+def soft_loss(params: DistillParams) -> Loss:
+    """Hinton's loss with the recipe's temperature and hard share."""
+    return lambda student, t: hinton(
+        student, t[0], t[1], temperature=params.temperature, hard_share=params.hard_share
+    )
+
+
+def hard_loss(student: torch.Tensor, targets: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Cross entropy with the labels; the teacher's logits are not looked at."""
+    return functional.cross_entropy(student, targets[1])
+
+
+def fit(
+    net: torch.nn.Module,
+    batches: Batches,
+    loss: Loss,
+    params: DistillParams,
+    samples: int,
+    seed: int,
+    progress: Progress = silent,
+    purpose: str = "distill",
+) -> float:
+    """Train `net` in place with the recipe's [distill]; returns the last epoch's mean loss."""
+    schedule = Schedule(
+        samples=samples,
+        epochs=params.epochs,
+        batch_samples=params.batch_samples,
+        learning_rate=params.learning_rate,
+        weight_decay=params.weight_decay,
+        seed=seed,
+        purpose=purpose,
+    )
+    return train(net, batches, loss, schedule, progress)
+
+
+def new_student(structure: Structure, seed: int) -> StudentNet:
+    """An untrained student with batch norm, its weights drawn from `seed`."""
+    net = StudentNet(structure, normalised=True)
+    initialise(net, torch_seed(seed, "student-weights"))
+    return net
+
+
+def distill_student(
+    dataset_dir: Path, knowledge_dir: Path, recipe: Recipe, out: Path, *, progress: Progress = silent
+) -> dict[str, Any]:
+    """Stage: train the recipe's student from the knowledge file and write it, folded, into `out`.
+
+    Returns its float accuracy on "validation" and "test", weight bytes (int8 weights and int32 biases) and
+    multiply-accumulates. Raises BudgetError when the structure exceeds the recipe's limits.
+    """
+    data = load_dataset(dataset_dir)
+    knowledge = read_knowledge(knowledge_dir / FILE, data)
+    structure = MODELS[recipe.student.model](recipe.student, data.x.shape[1:], len(data.classes))
+    taught = lesson(knowledge, data)
+    with deterministic(recipe.threads):
+        net = new_student(structure, recipe.seed)
+        samples = len(knowledge.ids)
+        loss = fit(net, taught.batches, soft_loss(recipe.distill), recipe.distill, samples, recipe.seed, progress)
+        folded = fold(net)
+        metrics = student_metrics(folded, data)
+    save_student(folded, data.classes, data.sha256, knowledge.sha256, out)
+    return metrics | {"loss": loss}
+
+
+def student_metrics(net: StudentNet, data: Dataset) -> dict[str, Any]:
+    """What every stage that makes a student reports: float accuracy by split, bytes, multiply-accumulates."""
+    scores = {}
+    for split in ("validation", "test"):
+        x, y = data.part(split)
+        scores[f"accuracy_{split}"] = accuracy(y, predict(net, x))
+    return scores | {"weight_bytes": net.structure.weight_bytes, "macs": net.structure.macs}

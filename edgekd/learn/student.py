@@ -1,0 +1,152 @@
+"""The student in torch: built from a Structure, folded for the device, saved and read without pickles.
+
+Directory: `student.json` (structure, classes, origin) and `student.safetensors` (batch norm folded).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edgekd.errors import ArtifactError
+from edgekd.learn.structure import LayerSpec, Structure
+from edgekd.learn.torch_tools import files_sha256, fill, load_weights, save_weights
+from edgekd.qgraph.ops import same_padding
+
+SCHEMA = 1
+
+
+class PaddedConv(nn.Module):
+    """A convolution with TensorFlow's SAME padding (the odd pixel below and right), then batch norm, then ReLU.
+
+    Without batch norm (the folded form) the convolution has a bias.
+    """
+
+    def __init__(self, spec: LayerSpec, height: int, width: int, normalised: bool) -> None:
+        super().__init__()
+        top, bottom = same_padding(height, spec.kernel, spec.stride, 1)
+        left, right = same_padding(width, spec.kernel, spec.stride, 1)
+        self.even = top == bottom and left == right
+        self.pads = (left, right, top, bottom)
+        self.conv = nn.Conv2d(
+            spec.inputs,
+            spec.outputs,
+            spec.kernel,
+            stride=spec.stride,
+            padding=(top, left) if self.even else 0,
+            groups=spec.groups,
+            bias=not normalised,
+        )
+        self.norm = nn.BatchNorm2d(spec.outputs) if normalised else None
+        self.relu = spec.relu
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.conv(x if self.even else functional.pad(x, self.pads))
+        if self.norm is not None:
+            y = self.norm(y)
+        return functional.relu(y) if self.relu else y
+
+    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(weight, bias) of the one convolution that equals convolution and batch norm in evaluation mode."""
+        if self.norm is None:
+            assert self.conv.bias is not None
+            return self.conv.weight, self.conv.bias
+        variance, mean = self.norm.running_var, self.norm.running_mean
+        assert variance is not None and mean is not None
+        gain = self.norm.weight / torch.sqrt(variance + self.norm.eps)
+        return self.conv.weight * gain[:, None, None, None], self.norm.bias - mean * gain
+
+
+class GlobalPool(nn.Module):
+    """Mean over height and width: [N, C, H, W] to [N, C]."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=(2, 3))
+
+
+class StudentNet(nn.Module):
+    """The layers of `structure` in order; `normalised` puts batch norm behind each convolution (for training)."""
+
+    def __init__(self, structure: Structure, normalised: bool) -> None:
+        super().__init__()
+        self.structure = structure
+        self.layers = nn.ModuleList()
+        _, height, width = structure.input_shape
+        for spec in structure.layers:
+            if spec.kind == "conv":
+                self.layers.append(PaddedConv(spec, height, width, normalised))
+                height, width = -(-height // spec.stride), -(-width // spec.stride)
+            elif spec.kind == "pool":
+                self.layers.append(GlobalPool())
+            else:
+                self.layers.append(nn.Linear(spec.inputs, spec.outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def fold(net: StudentNet) -> StudentNet:
+    """The same function with batch norm folded into the convolutions; `net` must be trained already."""
+    folded = StudentNet(net.structure, normalised=False)
+    with torch.no_grad():
+        for before, after in zip(net.layers, folded.layers, strict=True):
+            if isinstance(before, PaddedConv) and isinstance(after, PaddedConv):
+                weight, bias = before.folded()
+                after.conv.weight.copy_(weight)
+                assert after.conv.bias is not None
+                after.conv.bias.copy_(bias)
+            elif isinstance(before, nn.Linear) and isinstance(after, nn.Linear):
+                after.load_state_dict(before.state_dict())
+    return folded.eval()
+
+
+@dataclass(frozen=True, eq=False)
+class Student:
+    """A trained student with batch norm folded. sha256: of its two files."""
+
+    net: StudentNet
+    classes: tuple[str, ...]
+    dataset_sha256: str
+    knowledge_sha256: str
+    sha256: str
+
+
+def save_student(
+    net: StudentNet, classes: tuple[str, ...], dataset_sha256: str, knowledge_sha256: str, out: Path
+) -> None:
+    """Write a folded student into `out`."""
+    header: dict[str, Any] = {
+        "schema": SCHEMA,
+        "classes": list(classes),
+        "dataset_sha256": dataset_sha256,
+        "knowledge_sha256": knowledge_sha256,
+        "weight_bytes": net.structure.weight_bytes,
+        "macs": net.structure.macs,
+        "structure": net.structure.to_json(),
+    }
+    (out / "student.json").write_text(json.dumps(header, indent=1, sort_keys=True) + "\n", "utf-8")
+    save_weights(net.state_dict(), out / "student.safetensors")
+
+
+def load_student(directory: Path) -> Student:
+    """Read what `save_student` wrote. Raises ArtifactError when it is absent or broken."""
+    path = directory / "student.safetensors"
+    digest = files_sha256(directory / "student.json", path)
+    try:
+        header = json.loads((directory / "student.json").read_text("utf-8"))
+        classes = tuple(header["classes"])
+        origin = str(header["dataset_sha256"]), str(header["knowledge_sha256"])
+        structure = Structure.from_json(header["structure"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{directory}/student.json is not readable ({error}); distill it again") from None
+    net = StudentNet(structure, normalised=False)
+    fill(net, load_weights(path), path)
+    return Student(net.eval(), classes, *origin, digest)
