@@ -33,7 +33,7 @@ def run_teacher(job: Job) -> dict[str, Any]:
 
 
 def run_knowledge(job: Job) -> dict[str, Any]:
-    from edgekd.learn.knowledge import write_knowledge
+    from edgekd.learn.record import write_knowledge
 
     recipe = job.request.need_recipe()
     return write_knowledge(job.path("data"), job.path("teacher"), recipe, job.out, progress=job.request.progress)
