@@ -1,0 +1,5 @@
+"""Ways to a smaller student; each gives a student again (structure and weights), fine-tuned from knowledge."""
+
+from edgekd.compress.stage import compress_student
+
+__all__ = ["compress_student"]

@@ -1,0 +1,214 @@
+"""Post-training quantization: a float ONNX model and calibration samples become an int8 QDQ model.
+
+The integers follow TFLite's int8 specification: activations asymmetric int8 per tensor, weights
+symmetric int8 in -127 .. 127, one scale an output channel for convolutions and one a tensor for dense
+layers, biases int32 with scale s_in * s_w, equal scales where an operator cannot rescale. Here, and
+nowhere else, scales and zero points are decided.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd.errors import ArtifactError, UnsupportedOpError
+from edgekd.export.torch_to_onnx import simplify, strip_metadata
+from edgekd.progress import Progress, silent
+from edgekd.quantize.overrides import fixed_overrides, tied_overrides
+from edgekd.recipe import QuantizeParams
+
+Floats = npt.NDArray[np.float32]
+
+# Operators that both ONNX Runtime's quantizer and the reader of QDQ models know.
+SUPPORTED = (
+    "Add",
+    "AveragePool",
+    "Clip",
+    "Concat",
+    "Conv",
+    "Flatten",
+    "Gemm",
+    "GlobalAveragePool",
+    "MatMul",
+    "MaxPool",
+    "Mul",
+    "Pad",
+    "ReduceMean",
+    "Relu",
+    "Reshape",
+    "Sigmoid",
+    "Softmax",
+    "Sub",
+    "Tanh",
+)
+MIN_CALIBRATION_SAMPLES = 10
+
+
+def quantize_onnx(
+    model: bytes, calibration: Floats, params: QuantizeParams, out: Path, *, progress: Progress = silent
+) -> dict[str, Any]:
+    """Stage: write `int8.onnx`, the QDQ form of the float ONNX `model`, into `out`.
+
+    calibration: float32 [N, ...] in the model's layout, from the calibration split and no other. Returns
+    sizes and counts. Raises ArtifactError (broken model, unusable calibration) or UnsupportedOpError
+    (an operator, or a dynamic shape).
+    """
+    progress("quantize", 0, 2)
+    floating = _load(model)
+    check_supported(floating)
+    check_calibration(floating, calibration)
+    progress("quantize", 1, 2)
+    quantized = quantize_model(floating, calibration, params)
+    data: bytes = quantized.SerializeToString(deterministic=True)
+    (out / "int8.onnx").write_bytes(data)
+    progress("quantize", 2, 2)
+    return {"model_bytes": len(data), "float_bytes": len(model), "calibration_samples": len(calibration)}
+
+
+def check_supported(model: Any) -> None:
+    """Raise UnsupportedOpError for a dynamic shape, or an operator that is not in SUPPORTED, by name and shapes."""
+    shapes = _shapes(model)
+    for value in model.graph.input:
+        if any(extent is None for extent in shapes.get(value.name, (None,))):
+            shown = ", ".join("?" if e is None else str(e) for e in shapes.get(value.name, (None,)))
+            raise UnsupportedOpError(
+                f"input {value.name!r} has the dynamic shape [{shown}]; export the model with fixed shapes and batch 1"
+            )
+        if shapes[value.name][0] != 1:
+            raise UnsupportedOpError(
+                f"input {value.name!r} has batch {shapes[value.name][0]}; export the model with batch 1"
+            )
+    for node in model.graph.node:
+        if node.op_type not in SUPPORTED or node.domain not in ("", "ai.onnx"):
+            raise UnsupportedOpError(
+                f"layer {node.name or node.output[0]!r}: operator {node.op_type} "
+                f"({_signature(node, shapes)}) cannot be quantized; supported: {', '.join(SUPPORTED)}"
+            )
+
+
+def check_calibration(model: Any, calibration: Floats) -> None:
+    """Raise ArtifactError unless `calibration` fits the model's one input and says something about ranges."""
+    if len(model.graph.input) != 1:
+        names = ", ".join(value.name for value in model.graph.input)
+        raise UnsupportedOpError(f"the model has {len(model.graph.input)} inputs ({names}); give one with one input")
+    shape = _shapes(model)[model.graph.input[0].name]
+    if calibration.ndim != len(shape) or calibration.shape[1:] != shape[1:]:
+        raise ArtifactError(
+            f"calibration samples have shape {calibration.shape[1:]} and the model takes {shape[1:]}; "
+            "save them in the model's own layout"
+        )
+    if len(calibration) < MIN_CALIBRATION_SAMPLES:
+        raise ArtifactError(
+            f"{len(calibration)} calibration samples are too few to find ranges; "
+            f"give at least {MIN_CALIBRATION_SAMPLES}, better 100 to 500"
+        )
+    if not np.isfinite(calibration).all():
+        raise ArtifactError("a calibration sample holds NaN or infinity; remove it")
+    if (calibration == calibration[:1]).all():
+        raise ArtifactError("all calibration samples are equal, which gives no ranges; give different real samples")
+
+
+def quantize_model(model: Any, calibration: Floats, params: QuantizeParams) -> Any:
+    """The QDQ onnx.ModelProto of a checked float onnx.ModelProto."""
+    fixed = fixed_overrides(model)
+    quantized = _run(model, calibration, params, fixed)
+    tied = tied_overrides(model, quantized)
+    if tied:
+        quantized = _run(model, calibration, params, fixed | tied)
+    strip_metadata(quantized)
+    return quantized
+
+
+def _run(model: Any, calibration: Floats, params: QuantizeParams, overrides: Mapping[str, Any]) -> Any:
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType
+    from onnxruntime.quantization.quantize import quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+        def __init__(self) -> None:
+            name = model.graph.input[0].name
+            self.rows = iter([{name: calibration[i : i + 1]} for i in range(len(calibration))])
+
+        def get_next(self) -> dict[str, Floats] | None:
+            return next(self.rows, None)
+
+    methods = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
+    options: dict[str, Any] = {"TensorQuantOverrides": dict(overrides), "ForceQuantizeNoInputCheck": True}
+    if params.ranges == "percentile":
+        options["CalibPercentile"] = params.percentile
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    with tempfile.TemporaryDirectory(prefix="edgekd-") as work, _quiet_log():
+        path = Path(work) / "int8.onnx"
+        quantize_static(
+            copy,
+            str(path),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(SUPPORTED),
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=methods[params.ranges],
+            extra_options=options,
+        )
+        return onnx.load(str(path))
+
+
+def _load(model: bytes) -> Any:
+    """The simplified float model. Raises ArtifactError when `model` is not ONNX."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        parsed = onnx.load_model_from_string(model)
+        onnx.checker.check_model(parsed)
+    except (DecodeError, onnx.checker.ValidationError) as error:
+        detail = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ArtifactError(f"the model is not valid ONNX ({detail}); export it again") from None
+    _static_inputs_only(parsed)
+    if not parsed.graph.node:
+        raise ArtifactError("the ONNX model holds no layer; export it again")
+    return simplify(parsed)
+
+
+def _static_inputs_only(model: Any) -> None:
+    """Old exporters list weights as inputs too; leave only what a caller must feed."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    kept = [value for value in model.graph.input if value.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+
+
+def _shapes(model: Any) -> dict[str, tuple[int | None, ...]]:
+    """Every known tensor's shape; None where an extent is dynamic."""
+    shapes: dict[str, tuple[int | None, ...]] = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
+        extents = value.type.tensor_type.shape.dim
+        shapes[value.name] = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in extents)
+    return shapes
+
+
+def _signature(node: Any, shapes: Mapping[str, tuple[int | None, ...]]) -> str:
+    def show(names: Any) -> str:
+        return ", ".join("x".join(str(e) for e in shapes.get(name, ("?",))) for name in names if name)
+
+    return f"{show(node.input)} -> {show(node.output)}"
+
+
+@contextlib.contextmanager
+def _quiet_log() -> Iterator[None]:
+    """onnxruntime.quantization advises its own pre-processing on the root logger; ours has been done."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
