@@ -19,7 +19,11 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]
         table.add_column(column, justify="right" if position in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(cell_text(value) for value in row))
-    console = Console(markup=False, highlight=False, soft_wrap=False)
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the process here; the command line has its own way out
+
+    console = Screen(markup=False, highlight=False, soft_wrap=False)
     if not console.is_terminal:
         console.width = 110
     console.print(table)
