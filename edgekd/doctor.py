@@ -1,6 +1,6 @@
 """What edgekd can use on this machine: what is there, what is missing, what for, how to install it.
 
-`TOOLS` is the one table; `rows()` looks at each, the caller prints. Tests use the same names in
+`TOOLS` is the one table; `examine()` looks at each, the caller prints. Tests use the same names in
 `@pytest.mark.needs("gcc-arm")`. This module reads PATH (programs) and the installed packages'
 metadata (never importing them); it changes nothing.
 """
@@ -25,7 +25,7 @@ class Tool:
     """One thing that may be absent: a Python package (`distribution`) or any of `programs` on PATH."""
 
     name: str
-    used_for: str
+    purpose: str
     install: str
     distribution: str = ""
     programs: tuple[str, ...] = ()
@@ -34,14 +34,13 @@ class Tool:
 
 @dataclass(frozen=True)
 class Row:
-    """What was found. `version` is empty where it is absent or says none; `install` mends an absence."""
+    """What was found: `version` is "" where it is absent, `install` is "" where it is there."""
 
     name: str
     found: bool
     version: str
-    used_for: str
+    purpose: str
     install: str
-    exists_here: bool = True
 
 
 def _linux_x86_64() -> bool:
@@ -59,10 +58,10 @@ _IN_CHECKOUT = (Path(__file__).resolve().parent.parent / "bootstrap.py").is_file
 
 
 def _python_tool(
-    distribution: str, extra: str, used_for: str, only_on: Callable[[], bool] = lambda: True
+    distribution: str, extra: str, purpose: str, only_on: Callable[[], bool] = lambda: True
 ) -> Tool:
     install = _BOOTSTRAP[extra] if _IN_CHECKOUT else f"pip install {distribution}"
-    return Tool(distribution, used_for, install, distribution=distribution, only_on=only_on)
+    return Tool(distribution, purpose, install, distribution=distribution, only_on=only_on)
 
 
 TOOLS: tuple[Tool, ...] = (
@@ -125,22 +124,23 @@ def _program_version(path: str) -> str:
     return lines[0].strip() if lines else ""
 
 
-def probe(tool: Tool, *, version: bool = True) -> Row:
-    """Look for one tool; `version=False` skips running programs to ask for theirs."""
-    found, text = False, ""
-    if tool.distribution:
-        try:
-            text = metadata.version(tool.distribution)
-            found = True
-        except metadata.PackageNotFoundError:
-            found = False
-    for program in tool.programs:
-        path = find_program(program)
-        if path and not found:
-            found, text = True, _program_version(path) if version else ""
-    return Row(tool.name, found, text, tool.used_for, "" if found else tool.install, tool.only_on())
+def probe(tool: Tool, *, ask_version: bool = True) -> Row:
+    """Look for one tool; with `ask_version` a program is run once to say its version."""
+    version = _package_version(tool.distribution) if tool.distribution else ""
+    path = next(filter(None, map(find_program, tool.programs)), None)
+    if path:
+        version = (ask_version and _program_version(path)) or "there"
+    install = tool.install if tool.only_on() else "nothing: no build of it exists for this machine"
+    return Row(tool.name, bool(version), version, tool.purpose, "" if version else install)
 
 
-def rows() -> tuple[Row, ...]:
+def _package_version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def examine() -> tuple[Row, ...]:
     """One row a tool, in the table's order: what is there, what is missing, what for, the installing line."""
     return tuple(probe(tool) for tool in TOOLS)

@@ -27,7 +27,7 @@ def _absent(item: pytest.Item) -> str:
         return "needs the data folder shared/ beside the repository"
     for mark in item.iter_markers("needs"):
         for name in mark.args:
-            row = doctor.probe(doctor.by_name(name), version=False)
+            row = doctor.probe(doctor.by_name(name), ask_version=False)
             if not row.found:
                 return f"needs {name}: {row.install}"
     return ""

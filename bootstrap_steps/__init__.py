@@ -1,0 +1,1 @@
+"""The steps of bootstrap.py, each a module: standard library only, no part of the package edgekd."""
