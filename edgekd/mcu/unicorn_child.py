@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: MIT
+"""Runs one firmware image on unicorn's Cortex-M; a program of its own, started as a subprocess.
+
+Usage: python unicorn_child.py, in a directory that holds job.json, flash.bin and samples.bin.
+unicorn is under GPL-2.0, so this script stands apart: it needs only the standard library and unicorn,
+imports nothing of edgekd, and talks by files (job.json in; counts.json or fault.json, and what the image
+writes, out) and one line "sample N" on stdout after each sample. Exit status: 0, and 3 after fault.json.
+
+Samples pass through three stages: watched (every access to memory is checked, and counted), counted
+(every basic block), plain. Hooks are put straight on unicorn's C interface: its Python wrapper of a
+callback costs as much again.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import struct
+import sys
+import threading
+import time
+
+import unicorn
+from unicorn import arm_const as arm
+from unicorn import unicorn_const as uc_const
+from unicorn.unicorn_py3.unicorn import uclib
+
+PAGE = 1024
+PERIPHERALS = ((0x40000000, 0x1000), (0xE000E000, 0x1000))  # the board's timer; SysTick to FPU control
+CPUID = 0xE000ED00
+CPACR = 0xE000ED88
+FPU_ON = 0xF << 20
+BKPT_SEMIHOSTING = b"\xab\xbe"
+EXCEPTION_BKPT = 7
+INVOKE = -1  # the row of model_invoke itself among the layers
+NO_BLOCK = 0xFFFFFFFF
+MODELS = {"cortex-m4": (arm.UC_CPU_ARM_CORTEX_M4, 0x410FC241)}
+FILES = ("samples.bin", "outputs.bin", "ticks.bin", "fault.bin")
+REGISTERS = [getattr(arm, "UC_ARM_REG_R%d" % n) for n in range(13)]
+
+BLOCK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
+ACCESS = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint64, ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+)
+
+
+class Fault(Exception):
+    """The run is over: `facts` goes to fault.json."""
+
+    def __init__(self, kind, **facts):
+        super().__init__(kind)
+        self.facts = {"kind": kind, **facts}
+
+
+class Machine:
+    """One core with the image's flash and RAM, semihosting files, and the hooks of the stage it is in."""
+
+    def __init__(self, job):
+        self.job = job
+        self.fault = None
+        self.exit_status = None
+        self.files = {}
+        self.ticks = None  # the handle of ticks.bin
+        self.sample = 0  # samples invoked so far
+        self.hooks = []  # (handle, callback): ctypes must keep the callback alive
+        self.deadline = None
+        self.edges = None
+        self.counts = []
+        self.sizes = {}
+        self.shadow = None
+        self.open_core()
+        self.map_memory()
+        self.emulator.hook_add(uc_const.UC_HOOK_INTR, self.on_exception)
+        self.emulator.hook_add(uc_const.UC_HOOK_MEM_INVALID, self.on_invalid)
+
+    def open_core(self):
+        """UC_MODE_MCLASS would silently make every core a Cortex-M33: left out, and the model checked."""
+        model, cpuid = MODELS[self.job["cpu"]]
+        self.emulator = unicorn.Uc(uc_const.UC_ARCH_ARM, uc_const.UC_MODE_THUMB)
+        self.emulator.ctl_set_cpu_model(model)
+        if self.emulator.ctl_get_cpu_model() != model:
+            raise Fault("model", detail="unicorn runs another core than %s" % self.job["cpu"])
+        self.cpuid = cpuid
+
+    def map_memory(self):
+        """Only what the image owns is mapped: flash to read and execute, RAM to read and write."""
+        job, emulator = self.job, self.emulator
+        with open("flash.bin", "rb") as stream:
+            flash = stream.read()
+        self.flash, self.flash_end = job["flash_origin"], job["flash_origin"] + len(flash)
+        self.ram, self.ram_end = job["ram_origin"], job["ram_end"]
+        emulator.mem_map(self.flash, up(len(flash)), uc_const.UC_PROT_READ | uc_const.UC_PROT_EXEC)
+        emulator.mem_write(self.flash, flash)
+        emulator.mem_map(self.ram, up(self.ram_end - self.ram), uc_const.UC_PROT_READ | uc_const.UC_PROT_WRITE)
+        # Fresh SRAM holds anything: a fixed noise, so that what depends on it shows.
+        self.noise = hashlib.shake_128(b"fresh SRAM").digest(self.ram_end - self.ram)
+        emulator.mem_write(self.ram, self.noise)
+        for address, size in PERIPHERALS:
+            emulator.mem_map(address, size, uc_const.UC_PROT_READ | uc_const.UC_PROT_WRITE)
+        emulator.mem_write(CPUID, struct.pack("<I", self.cpuid))
+
+    # --- hooks ---------------------------------------------------------------------------------------
+
+    def add(self, kind, prototype, function, begin=1, end=0):
+        """A hook on [begin, end], straight on the C interface; begin > end means everywhere."""
+        callback, handle = prototype(function), ctypes.c_size_t()
+        status = uclib.uc_hook_add(
+            self.emulator._uch, ctypes.byref(handle), kind, ctypes.cast(callback, ctypes.c_void_p), None, begin, end
+        )
+        if status != uc_const.UC_ERR_OK:
+            raise Fault("engine", detail="unicorn refuses a hook (error %d)" % status)
+        self.hooks.append((handle.value, callback))
+
+    def set_stage(self, counted, watched):
+        """Replace the hooks. What was translated before knows nothing of them: flush it."""
+        for handle, _ in self.hooks:
+            uclib.uc_hook_del(self.emulator._uch, handle)
+        self.emulator.ctl_flush_tb()
+        self.hooks = []
+        if watched:
+            self.add_watch()
+        else:
+            self.shadow = None
+        self.add(uc_const.UC_HOOK_BLOCK, BLOCK, self.on_invoke, self.job["invoke"], self.job["invoke"])
+        if counted:
+            self.add_counter()
+
+    def add_counter(self):
+        """Count edges between basic blocks from the entry of model_invoke to its return, layer by layer."""
+        begin, end = self.job["invoke"], self.job["invoke_end"] - 2
+        self.add(uc_const.UC_HOOK_BLOCK, BLOCK, lambda u, address, size, x: self.enter(INVOKE), begin, end)
+        for index, address in enumerate(self.job["layers"]):
+            enter = lambda u, a, size, x, index=index: self.enter(index)  # noqa: E731
+            self.add(uc_const.UC_HOOK_BLOCK, BLOCK, enter, address, address)
+        self.add(uc_const.UC_HOOK_BLOCK, BLOCK, self.on_block)
+
+    def on_invoke(self, u, address, size, x):
+        self.leave_at = self.emulator.reg_read(arm.UC_ARM_REG_LR) & ~1
+        self.edges = {INVOKE: {}}
+        self.table = self.edges[INVOKE]
+        self.previous = NO_BLOCK
+        if self.job["fpu_used"] and self.word(CPACR) & FPU_ON != FPU_ON:
+            self.stop("fpu", address)
+
+    def enter(self, layer):
+        if self.edges is not None:
+            self.table = self.edges.setdefault(layer, {})
+
+    def on_block(self, u, address, size, x):
+        if self.edges is None:
+            return
+        key = self.previous << 32 | address
+        table = self.table
+        try:
+            table[key] += 1
+        except KeyError:
+            if address == self.leave_at:
+                self.leave()
+                return
+            table[key] = 1
+            if self.sizes.setdefault(address, size) != size:
+                self.stop("engine", address, detail="one basic block with two lengths")
+        self.previous = address
+
+    def leave(self):
+        """model_invoke returned: its last block left for outside."""
+        self.table[self.previous << 32 | NO_BLOCK] = 1
+        self.counts.append(self.edges)
+        self.edges = None
+
+    # --- the memory watch ----------------------------------------------------------------------------
+
+    def add_watch(self):
+        """One shadow byte a byte of RAM: 0 until written."""
+        self.shadow = bytearray(up(self.ram_end - self.ram))
+        ram, last, shadow = self.ram, self.ram_end - 1, self.shadow
+        ones = {size: b"\1" * size for size in range(1, 65)}
+
+        def on_read(u, access, address, size, value, x):
+            at = address - ram
+            if shadow[at : at + size] != ones[size]:
+                self.on_unwritten(address, size)
+
+        def on_write(u, access, address, size, value, x):
+            at = address - ram
+            shadow[at : at + size] = ones[size]
+
+        def on_beyond(u, access, address, size, value, x):
+            self.stop("outside", self.pc(), address=address, size=size, write=access == uc_const.UC_MEM_WRITE)
+
+        self.add(uc_const.UC_HOOK_MEM_READ, ACCESS, on_read, ram, last)
+        self.add(uc_const.UC_HOOK_MEM_WRITE, ACCESS, on_write, ram, last)
+        both = uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE
+        for end in (self.ram_end, self.flash_end):  # the rest of the last page is not the image's
+            if end % PAGE:
+                self.add(both, ACCESS, on_beyond, end, up(end) - 1)
+        for address, base, offset in self.job["aligned"]:
+            self.add_alignment(address, REGISTERS[base], offset)
+
+    def add_alignment(self, address, register, offset):
+        def on_code(u, at, size, x):
+            target = (self.emulator.reg_read(register) + offset) & 0xFFFFFFFF
+            if target & 3:
+                self.stop("unaligned", at, address=target)
+
+        self.add(uc_const.UC_HOOK_CODE, BLOCK, on_code, address, address)
+
+    def on_unwritten(self, address, size):
+        end = min(address + size, self.ram_end)
+        if address + size > self.ram_end:
+            self.stop("outside", self.pc(), address=end, size=size, write=False)
+            return
+        first = self.shadow.find(0, address - self.ram, end - self.ram)
+        self.stop("unwritten", self.pc(), address=self.ram + first, size=size)
+
+    def mark_written(self, address, count):
+        if self.shadow is not None and self.ram <= address:
+            self.shadow[address - self.ram : address - self.ram + count] = b"\1" * count
+
+    # --- faults --------------------------------------------------------------------------------------
+
+    def pc(self):
+        return self.emulator.reg_read(arm.UC_ARM_REG_PC)
+
+    def word(self, address):
+        return struct.unpack("<I", self.emulator.mem_read(address, 4))[0]
+
+    def stop(self, kind, pc, **facts):
+        """The first fault is the one to tell."""
+        if self.fault is None:
+            lr = self.emulator.reg_read(arm.UC_ARM_REG_LR)
+            self.fault = Fault(kind, pc=pc, lr=lr, **facts)
+        self.emulator.emu_stop()
+
+    def on_invalid(self, u, access, address, size, value, x):
+        write = access in (uc_const.UC_MEM_WRITE_UNMAPPED, uc_const.UC_MEM_WRITE_PROT)
+        fetch = access in (uc_const.UC_MEM_FETCH_UNMAPPED, uc_const.UC_MEM_FETCH_PROT)
+        in_flash = self.flash <= address < self.flash_end
+        kind = "fetch" if fetch else "write_flash" if write and in_flash else "outside"
+        self.stop(kind, self.pc(), address=address, size=size, write=write)
+        return False
+
+    # --- semihosting ---------------------------------------------------------------------------------
+
+    def on_exception(self, u, number, x):
+        pc = self.pc()
+        if number != EXCEPTION_BKPT or bytes(u.mem_read(pc, 2)) != BKPT_SEMIHOSTING:
+            self.stop("exception", pc, number=number)
+            return
+        operation, block = u.reg_read(arm.UC_ARM_REG_R0), u.reg_read(arm.UC_ARM_REG_R1)
+        handler = self.CALLS.get(operation)
+        if handler is None:
+            self.stop("exception", pc, number=number)
+            return
+        answer = handler(self, *struct.unpack("<III", u.mem_read(block, 12)))
+        u.reg_write(arm.UC_ARM_REG_R0, answer & 0xFFFFFFFF)
+        u.reg_write(arm.UC_ARM_REG_PC, (pc + 2) | 1)
+
+    def sys_open(self, name_at, mode, length):
+        name = bytes(self.emulator.mem_read(name_at, length)).decode("ascii", "replace")
+        if name not in FILES:
+            return -1
+        handle = len(self.files) + 1
+        self.files[handle] = open(name, {1: "rb", 5: "wb"}[mode])  # noqa: SIM115
+        if name == "ticks.bin":
+            self.ticks = handle
+        return handle
+
+    def sys_close(self, handle, a, b):
+        self.files[handle].close()
+        return 0
+
+    def sys_write(self, handle, at, count):
+        if self.shadow is not None and self.ram <= at:
+            first = self.shadow.find(0, at - self.ram, at - self.ram + count)
+            if first >= 0:
+                self.stop("unwritten", self.pc(), address=self.ram + first, size=count, output=True)
+        self.files[handle].write(self.emulator.mem_read(at, count))
+        if handle == self.ticks:
+            self.end_sample()  # the harness writes one row of ticks at the end of each sample
+        return 0
+
+    def sys_read(self, handle, at, count):
+        data = self.files[handle].read(count)
+        if data:
+            self.emulator.mem_write(at, data)
+            self.mark_written(at, len(data))
+        return count - len(data)
+
+    def sys_exit(self, reason, status, b):
+        self.exit_status = status
+        self.emulator.emu_stop()
+        return 0
+
+    CALLS = {1: sys_open, 2: sys_close, 5: sys_write, 6: sys_read, 0x20: sys_exit}
+
+    # --- the run -------------------------------------------------------------------------------------
+
+    def run(self):
+        """From reset to exit; stops after each sample to renew the deadline and to change the stage."""
+        stack, position = struct.unpack("<II", self.emulator.mem_read(self.flash, 8))
+        self.emulator.reg_write(arm.UC_ARM_REG_SP, stack)
+        threading.Thread(target=self.watchdog, daemon=True).start()
+        stage = None
+        while self.exit_status is None:
+            wanted = (self.sample < self.job["counted"], self.sample < self.job["watched"])
+            if wanted != stage:
+                stage = wanted
+                self.set_stage(*stage)
+            self.deadline = time.monotonic() + self.job["timeout_s"]
+            self.resume(position | 1)
+            position = self.pc()
+        if self.exit_status != 0:
+            raise Fault("exit", pc=self.pc(), status=self.exit_status)
+
+    def resume(self, position):
+        try:
+            self.emulator.emu_start(position, NO_BLOCK)
+        except unicorn.UcError as error:
+            if self.fault is None:
+                raise Fault("engine", pc=self.pc(), detail=str(error)) from None
+        if self.fault is not None:
+            raise self.fault
+
+    def watchdog(self):
+        """Stops a core that does not finish a sample in time."""
+        while True:
+            time.sleep(0.05)
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                self.deadline = None
+                self.fault = self.fault or Fault("hang", pc=None)
+                self.emulator.emu_stop()
+
+    def end_sample(self):
+        self.sample += 1
+        print("sample %d" % self.sample, flush=True)
+        self.emulator.emu_stop()
+
+    def peak_stack(self):
+        """Bytes from the stack's top to the lowest one that lost its noise."""
+        bottom, top = self.job["stack_bottom"], self.job["stack_top"]
+        now = bytes(self.emulator.mem_read(bottom, top - bottom))
+        fresh = self.noise[bottom - self.ram : top - self.ram]
+        changed = (at for at in range(len(now)) if now[at] != fresh[at])
+        return len(now) - next(changed, len(now))
+
+    def report(self):
+        samples = [
+            {
+                str(layer): [[key >> 32, key & NO_BLOCK, times] for key, times in table.items()]
+                for layer, table in edges.items()
+            }
+            for edges in self.counts
+        ]
+        return {
+            "engine": "unicorn %s" % unicorn.__version__,
+            "samples": samples,
+            "sizes": {str(address): size for address, size in self.sizes.items()},
+            "peak_stack_bytes": self.peak_stack(),
+        }
+
+
+def up(size):
+    """`size` to the next whole page."""
+    return -(-size // PAGE) * PAGE
+
+
+def write_json(name, value):
+    with open(name + ".part", "w", encoding="utf-8") as stream:
+        json.dump(value, stream)
+    os.replace(name + ".part", name)
+
+
+def main():
+    with open("job.json", encoding="utf-8") as stream:
+        job = json.load(stream)
+    try:
+        machine = Machine(job)
+        try:
+            machine.run()
+        except Fault as fault:
+            if fault.facts.get("pc", 0) is None:
+                fault.facts["pc"] = machine.pc()
+            fault.facts["sample"] = machine.sample
+            raise
+        write_json("counts.json", machine.report())
+    except Fault as fault:
+        write_json("fault.json", fault.facts)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

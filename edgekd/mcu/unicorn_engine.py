@@ -1,0 +1,163 @@
+"""The unicorn engine: prepares a run for the child script, watches over it, and reads its counts.
+
+The child is a subprocess (unicorn is GPL-2.0; see unicorn_child.py) that talks by files in the run's
+directory and one line a sample on its standard output.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import queue
+import statistics
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from edgekd.errors import ArtifactError, DeviceError, MissingDependencyError
+from edgekd.mcu.cycles import Costs
+from edgekd.mcu.elf import Image
+from edgekd.mcu.engine import EmulatorResult, Run, fault_error, read_rows
+from edgekd.mcu.isa import aligned_accesses, uses_fpu
+
+CHILD = Path(__file__).with_name("unicorn_child.py")
+STARTUP_S = 60.0  # beyond a sample's own limit: the interpreter's start, hooks, the last files
+FAULTED = 3  # the child's exit status when it left fault.json
+
+
+def run_unicorn(run: Run) -> EmulatorResult:
+    """Run the image on unicorn. Raises VerifyError where the image breaks a memory rule, DeviceError
+    where the core hangs or faults or the child dies, MissingDependencyError without unicorn."""
+    if importlib.util.find_spec("unicorn") is None:
+        raise MissingDependencyError("the emulated core needs unicorn; install it: pip install unicorn")
+    _write_job(run)
+    _supervise(run)
+    counts = json.loads((run.folder / "counts.json").read_text("utf-8"))
+    outputs, _ = read_rows(run)
+    instructions, cycles, by_layer = _account(run, counts)
+    return EmulatorResult(outputs, instructions, by_layer, cycles, counts["peak_stack_bytes"], counts["engine"])
+
+
+def _write_job(run: Run) -> None:
+    image, target = run.image, run.target
+    assert target.core is not None and target.memory is not None
+    invoke = image.function("model_invoke")
+    job = {
+        "cpu": target.core.cpu,
+        "flash_origin": target.memory.flash_origin,
+        "ram_origin": target.memory.ram_origin,
+        "ram_end": image.place("ram_end"),
+        "stack_bottom": image.place("stack_bottom"),
+        "stack_top": image.place("stack_top"),
+        "invoke": invoke.address,
+        "invoke_end": invoke.address + invoke.size_bytes,
+        "layers": [image.function(layer["symbol"]).address for layer in run.layers],
+        "aligned": aligned_accesses(image) if run.watched else [],
+        "fpu_used": uses_fpu(image),
+        "counted": run.counted,
+        "watched": run.watched,
+        "timeout_s": run.timeout_s,
+    }
+    (run.folder / "job.json").write_text(json.dumps(job), "utf-8")
+    (run.folder / "flash.bin").write_bytes(flash_contents(image, target.memory.flash_origin))
+    run.inputs.tofile(run.folder / "samples.bin")
+
+
+def flash_contents(image: Image, origin: int) -> bytes:
+    """What is programmed from `origin` on: the loaded parts, gaps as erased flash."""
+    end = max((address + len(data) for address, data in image.load), default=origin)
+    contents = bytearray(b"\xff" * (end - origin))
+    for address, data in image.load:
+        if address < origin:
+            raise ArtifactError(
+                f"the image loads to 0x{address:08x}, below the target's flash; build it for this target"
+            )
+        contents[address - origin : address - origin + len(data)] = data
+    return bytes(contents)
+
+
+def _supervise(run: Run) -> None:
+    """Start the child, pass its progress on, and turn what it left into an error."""
+    child = subprocess.Popen(
+        [sys.executable, "-I", str(CHILD)],
+        cwd=run.folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    try:
+        _follow(child, run)
+        errors = child.stderr.read() if child.stderr else ""
+        status = child.wait(STARTUP_S)
+    except subprocess.TimeoutExpired:
+        raise DeviceError("the emulator did not end after its last sample; run it again") from None
+    finally:
+        child.kill()
+        child.wait()
+        for stream in (child.stdout, child.stderr):
+            if stream:
+                stream.close()
+    if status == FAULTED and (run.folder / "fault.json").exists():
+        raise fault_error(run, json.loads((run.folder / "fault.json").read_text("utf-8")))
+    if status != 0:
+        last = errors.strip().splitlines()[-1:] or [f"exit status {status}"]
+        raise DeviceError(f"the emulator died in sample {_samples_done(run)}: {last[0]}; run it again")
+
+
+def _follow(child: subprocess.Popen[str], run: Run) -> None:
+    """Read the child's lines until it ends; DeviceError when none comes in time."""
+    lines: queue.Queue[str | None] = queue.Queue()
+    assert child.stdout is not None
+    threading.Thread(target=_pump, args=(child.stdout, lines), daemon=True).start()
+    total = len(run.inputs)
+    while True:
+        try:
+            line = lines.get(timeout=run.timeout_s + STARTUP_S)
+        except queue.Empty:
+            raise DeviceError(
+                f"the emulator said nothing for {run.timeout_s + STARTUP_S:g} s in sample {_samples_done(run)}; "
+                f"run it again, or allow more time"
+            ) from None
+        if line is None:
+            return
+        if line.startswith("sample "):
+            run.progress("emulate", int(line.split()[1]), total)
+
+
+def _pump(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _samples_done(run: Run) -> int:
+    path = run.folder / "ticks.bin"
+    return path.stat().st_size // 4 if path.exists() else 0
+
+
+def _account(
+    run: Run, counts: Mapping[str, Any]
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[dict[str, Any], ...]]:
+    """(instructions, estimated cycles) a counted sample, and the layers of the median sample."""
+    costs = Costs(run.image, run.target.cost)
+    sizes = {int(address): size for address, size in counts["sizes"].items()}
+    instructions, cycles, rows = [], [], []
+    for sample in counts["samples"]:
+        parts = {int(layer): costs.total(edges, sizes) for layer, edges in sample.items()}
+        instructions.append(sum(part[0] for part in parts.values()))
+        cycles.append(sum(part[1] for part in parts.values()))
+        rows.append({layer: part[0] for layer, part in parts.items()})
+    if not instructions:
+        return (), (), ()
+    median = rows[instructions.index(statistics.median_low(instructions))]
+    by_layer = [
+        {"name": layer["name"], "op": layer["op"], "instructions": median.get(index, 0), "macs": layer["macs"]}
+        for index, layer in enumerate(run.layers)
+    ]
+    by_layer.append({"name": "(invoke)", "op": "", "instructions": median.get(-1, 0), "macs": 0})
+    return tuple(instructions), tuple(cycles), tuple(by_layer)
