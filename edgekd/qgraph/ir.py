@@ -94,7 +94,8 @@ class QGraph:
             for position in op.inputs:
                 if position != -1 and position not in known:
                     raise UnsupportedOpError(
-                        f"graph {self.name}: {op.kind} (op {index}) reads tensor {position} before it is written"
+                        f"graph {self.name}: {op.kind} (op {index}) reads tensor {position} "
+                        "before it is written"
                     )
             for position in op.outputs:
                 if not 0 <= position < len(self.tensors) or position in known:
@@ -113,8 +114,14 @@ def _check_tensor(graph: str, tensor: Tensor) -> None:
     if tensor.dtype not in DTYPES:
         raise UnsupportedOpError(f"{where}: dtype {tensor.dtype} is not supported")
     if any(extent <= 0 for extent in tensor.shape):
-        raise UnsupportedOpError(f"{where}: shape {tensor.shape} is dynamic or empty; export with fixed shapes")
+        raise UnsupportedOpError(
+            f"{where}: shape {tensor.shape} is dynamic or empty; export with fixed shapes"
+        )
     if tensor.data is not None and tensor.data.shape != tensor.shape:
-        raise UnsupportedOpError(f"{where}: data of shape {tensor.data.shape} in a tensor of shape {tensor.shape}")
+        raise UnsupportedOpError(
+            f"{where}: data of shape {tensor.data.shape} in a tensor of shape {tensor.shape}"
+        )
     if len(tensor.scale) > 1 and len(tensor.scale) != tensor.shape[tensor.axis]:
-        raise UnsupportedOpError(f"{where}: {len(tensor.scale)} scales for {tensor.shape[tensor.axis]} channels")
+        raise UnsupportedOpError(
+            f"{where}: {len(tensor.scale)} scales for {tensor.shape[tensor.axis]} channels"
+        )
