@@ -41,6 +41,7 @@ def request(
     compiler: str = "",
     engine: str = "",
     store: str = "",
+    shared: str = "",
     again: bool = False,
     progress: Progress = silent,
     start: Path | None = None,
@@ -48,7 +49,7 @@ def request(
     """Check every option and return the request that all other functions take.
 
     model: a .tflite or .onnx file that replaces the recipe; data: an .npz file with x and y that
-    replaces its samples; start: where the search for the project begins (default: here).
+    replaces its samples; shared: a team's cache (any fsspec URL); start: where the search for the project begins (default: here).
     Raises ConfigError or ArtifactError.
     """
     project = project_root(start or Path.cwd())
@@ -59,7 +60,7 @@ def request(
     if engine and engine not in ENGINES:
         raise ConfigError(f"engine {engine!r} does not exist{suggest(engine, ENGINES)}")
     return Request(
-        store=Store(Path(store) if store else project / ".edgekd"),
+        store=Store(Path(store) if store else project / ".edgekd", _shared(shared) if shared else None),
         recipe=None if model else load_recipe(recipe or DEFAULT_RECIPE, _places(project, "recipes")),
         target=load_target(target, _places(project, "targets")) if target else None,
         model=_model_file(Path(model)) if model else None,
@@ -156,6 +157,12 @@ def find_artifact(store: Store, name: str) -> Artifact:
         return found[0]
     what = "no artifact" if not found else f"{len(found)} artifacts"
     raise ArtifactError(f"{what} in {store.root} is called {name!r}; `invoke graph` lists keys, or give a file's path")
+
+
+def _shared(url: str) -> Any:
+    from edgekd.shared import SharedCache
+
+    return SharedCache(url)
 
 
 def _places(project: Path, kind: str) -> list[Path]:

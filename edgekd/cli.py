@@ -31,10 +31,11 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "engine": ("", "unicorn or qemu (default: the target's)"),
     "to": ("", "user@host:port of a Linux device, where the target's own is not meant"),
     "store": ("", "where artifacts are kept (default: .edgekd/ of the project)"),
+    "shared": ("", "a team's cache of artifacts: a folder or any fsspec URL"),
     "json": (False, "print the result as JSON"),
     "again": (False, "make the result anew although it is there"),
 }
-COMMON = ("recipe", "target", "model", "data", "samples", "compiler", "engine", "store", "json", "again")
+COMMON = ("recipe", "target", "model", "data", "samples", "compiler", "engine", "store", "shared", "json", "again")
 
 Body = Callable[..., None]
 ns = Collection()

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edgekd.errors import ArtifactError, BudgetError, EdgekdError
 
@@ -87,11 +87,19 @@ class Artifact:
                 raise ArtifactError(f"{self.stage} {self.key}: file {name} is not what its manifest says; {mend}")
 
 
-class Store:
-    """Artifacts on a local disk."""
+class Shared(Protocol):
+    """A cache of whole artifacts elsewhere (edgekd/shared.py)."""
 
-    def __init__(self, root: Path) -> None:
+    def fetch(self, stage: str, key: str, into: Path) -> bool: ...
+    def offer(self, stage: str, key: str, directory: Path) -> None: ...
+
+
+class Store:
+    """Artifacts on a local disk; `shared` is asked for what is absent and offered what was made."""
+
+    def __init__(self, root: Path, shared: Shared | None = None) -> None:
         self.root = root
+        self.shared = shared
 
     def find(self, origin: Origin) -> Artifact | None:
         """The artifact that `origin` makes, or None. Its manifest is checked, its files' bytes are not."""
@@ -113,8 +121,12 @@ class Store:
         """
         try:
             with self._locked(f"{origin.stage}-{origin.key}", waiting):
-                found = None if again else self.find(origin)
-                return found or self._build(origin, build)
+                found = None if again else self.find(origin) or self._fetch(origin)
+                if found is None:
+                    found = self._build(origin, build)
+                    if self.shared:
+                        self.shared.offer(origin.stage, origin.key, found.path)
+                return found
         except OSError as error:
             raise disk_error(error, self.root) from error
 
@@ -207,6 +219,25 @@ class Store:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         self._write_times(origin, time.monotonic() - started)
+        return self.read(self._place(origin.stage, origin.key))
+
+    def _fetch(self, origin: Origin) -> Artifact | None:
+        """The artifact from the shared cache, verified before it gets its place here."""
+        if self.shared is None:
+            return None
+        temporary = self.root / "tmp" / f"{origin.stage}-{origin.key}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            if not self.shared.fetch(origin.stage, origin.key, temporary):
+                return None
+            fetched = self.read(temporary)
+            fetched.verify()
+            if (fetched.stage, fetched.key) != (origin.stage, origin.key):
+                raise ArtifactError(f"the shared cache's {origin.stage} {origin.key} is another artifact; remove it there")
+            self._publish(temporary, origin)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
         return self.read(self._place(origin.stage, origin.key))
 
     def _publish(self, temporary: Path, origin: Origin) -> None:
