@@ -36,7 +36,7 @@ ABOUT_MB = {"base": 20, "learn": 330, "mcu": 160, "fleet": 0, "test": 45}
 LEARNING = {"teacher", "knowledge", "distill", "compress", "quantize"}
 TARGETED = {"export", "build", "deploy", "bench", "report"}
 EVERYTHING = {"test", "soak"}
-VALUED = {"--recipe", "--target", "--model", "--data", "--samples", "--store", "--part"}
+VALUED = {"--recipe", "--target", "--model", "--data", "--samples", "--store", "--shared", "--part"}
 VALUED |= {"--compiler", "--engine", "--to"}
 LOOKING = {"--help", "-h", "--list", "-l", "--version", "-V"}
 
@@ -258,11 +258,20 @@ def activation() -> str:
 
 def hand_over(words: Sequence[str]) -> int:
     """Become Invoke in .venv, with the repository as its search root whatever the working directory."""
-    command = [str(PYTHON), "-m", "invoke", "--search-root", str(ROOT), *words]
+    command = [str(PYTHON), "-m", "invoke", "--search-root", str(ROOT), *parts_as_option(words)]
     if os.name == "nt":  # there, exec returns to the shell before the program ends
         return subprocess.call(command)
     sys.stdout.flush()
     os.execv(command[0], command)
+
+
+def parts_as_option(words: Sequence[str]) -> list[str]:
+    """`test compiler learn` as Invoke takes it, where a bare word is another task: `test --part ...`."""
+    if list(words[:1]) != ["test"]:
+        return list(words)
+    parts = [word for word in words[1:] if not word.startswith("-")]
+    options = [word for word in words[1:] if word.startswith("-")]
+    return ["test", *options, *([f"--part={','.join(parts)}"] if parts else [])]
 
 
 if __name__ == "__main__":

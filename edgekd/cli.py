@@ -34,6 +34,8 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "shared": ("", "a team's cache of artifacts: a folder or any fsspec URL"),
     "json": (False, "print the result as JSON"),
     "again": (False, "make the result anew although it is there"),
+    "part": ("", "only these parts of the tests, a comma between them"),
+    "no_skips": (False, "a skipped test is a failed test"),
 }
 COMMON = ("recipe", "target", "model", "data", "samples", "compiler", "engine", "store", "shared", "json", "again")
 
@@ -290,18 +292,17 @@ def _doctor_row(row: Any) -> tuple[str, str, str, str]:
     return row.name, row.version or "missing", row.purpose, "" if row.version else row.install
 
 
-@command()
+@command("part", "no_skips")
 def test(**given: Any) -> None:
     """Run the suite of a checkout: ruff, mypy, every part of the tests."""
-    _checkout_program("tests/run.py", [])
+    parts = given["part"].split(",") if given["part"] else []
+    _checkout_program("tests/run.py", [*(["--no-skips"] if given["no_skips"] else []), *parts])
 
 
 def _checkout_program(name: str, arguments: Iterable[str]) -> None:
     import subprocess
 
-    from edgekd import api
-
-    program = api.project_root(Path.cwd()) / name
+    program = Path(__file__).resolve().parent.parent / name
     if not program.is_file():
         raise ConfigError(f"{name} is not here: this task belongs to a checkout of edgekd's repository")
     code = subprocess.run([sys.executable, str(program), *arguments], check=False).returncode
@@ -316,8 +317,8 @@ class EdgekdProgram(Program):
         print(f"Usage: {self.binary} TASK [options]        {self.binary} TASK --help\n")
         self.list_tasks()
         print("Options of most tasks:\n")
-        for name, (_, text) in OPTIONS.items():
-            print(f"  --{name:<10} {text}")
+        for name in (*COMMON, "to"):
+            print(f"  --{name:<10} {OPTIONS[name][1]}")
 
     def parse_tasks(self) -> None:
         try:
