@@ -1,0 +1,110 @@
+"""From a target profile and `--to` to a transport. The only place that knows of ~/.ssh."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekd.device.transport import LocalTransport, Transport, parse_address
+from edgekd.errors import ConfigError, MissingDependencyError
+from edgekd.target import Connection, Target
+
+if TYPE_CHECKING:
+    from edgekd.device.hostkeys import TrustedHost
+    from edgekd.device.ssh import SshOptions
+
+
+def open_transport(
+    target: Target,
+    to: str | None = None,
+    *,
+    directory: Path,
+    known_hosts: Path,
+    user_ssh: Path | None = None,
+    key_file: Path | None = None,
+) -> Transport:
+    """Connect to the device of `target`.
+
+    Args:
+        to: `[user@]host[:port]`, over the profile's own connection; for a local target it must be None.
+        directory: where a local target's relative root begins (the project's root).
+        known_hosts: the project's own file of pinned host keys.
+        user_ssh: the folder with the user's `config` and `known_hosts`; ~/.ssh when None.
+        key_file: the one key to log in with; else those of the config file, or the agent and usual files.
+
+    Raises ConfigError for a target without an address, DeviceError and VerifyError as SshTransport does.
+    """
+    connection = _connection(target)
+    if connection.transport == "local":
+        if to is not None:
+            raise ConfigError(f"target {target.name} is this machine; leave --to out, or take an ssh target")
+        python = sys.executable if connection.python == "python3" else connection.python
+        return LocalTransport(directory, python, connection.timeout_s)
+    options = _ssh_options(target, connection, to, known_hosts, user_ssh, key_file)
+    from edgekd.device.ssh import SshTransport
+
+    return SshTransport(options)
+
+
+def trust(
+    target: Target,
+    to: str | None = None,
+    *,
+    known_hosts: Path,
+    user_ssh: Path | None = None,
+    key_file: Path | None = None,
+) -> TrustedHost:
+    """Pin the host key that the device of `target` shows now; arguments as for `open_transport`.
+
+    The caller prints the result's fingerprint. Raises VerifyError when another key is pinned already.
+    """
+    connection = _connection(target)
+    if connection.transport == "local":
+        raise ConfigError(
+            f"target {target.name} is this machine and has no host key; there is nothing to trust"
+        )
+    options = _ssh_options(target, connection, to, known_hosts, user_ssh, key_file)
+    from edgekd.device.ssh import trust_host
+
+    return trust_host(options)
+
+
+def _connection(target: Target) -> Connection:
+    if target.connection is None:
+        raise ConfigError(
+            f"target {target.name} is of kind {target.kind!r} and has no connection; name a linux one"
+        )
+    return target.connection
+
+
+def _ssh_options(
+    target: Target,
+    connection: Connection,
+    to: str | None,
+    known_hosts: Path,
+    user_ssh: Path | None,
+    key_file: Path | None,
+) -> SshOptions:
+    try:
+        from edgekd.device.ssh import SshOptions
+    except ImportError:
+        raise MissingDependencyError("SSH needs paramiko; install it with: pip install paramiko") from None
+    user, host, port = parse_address(to) if to is not None else (None, connection.host, None)
+    if not host:
+        raise ConfigError(
+            f"target {target.name} has no address; add --to user@host[:port], or set its connection.host"
+        )
+    folder = Path.home() / ".ssh" if user_ssh is None else user_ssh
+    default_port = None if connection.port == 22 else connection.port  # so that ~/.ssh/config may say another
+    return SshOptions(
+        host=host,
+        user=user or connection.user or None,
+        port=port or default_port,
+        key_file=key_file,
+        config_file=folder / "config",
+        known_hosts=(folder / "known_hosts", known_hosts),
+        target=target.name,
+        python=connection.python,
+        timeout_s=connection.timeout_s,
+    )

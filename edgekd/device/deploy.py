@@ -1,0 +1,189 @@
+"""Deploying a bundle to a Linux device: whole or not at all, resumable, and nothing when nothing changed.
+
+A release is a bundle and the agent, named by the digest of its manifest. One conversation with the agent
+does it all: it tells what is there, we send what is missing, it checks, syncs and renames.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekd.device.session import AgentSession, agent_source
+from edgekd.device.transport import CHUNK_BYTES, Transport
+from edgekd.errors import BudgetError, DeviceError
+from edgekd.export.linux import read_bundle
+from edgekd.progress import Progress, silent
+
+SCHEMA = 1
+KEEP_RELEASES = 2  # beside the current one
+SLACK_BYTES = 1 << 18  # manifest, directories, history
+BLOCK_BYTES = 4096
+SLOWEST_BYTES_PER_S = 8192  # a link slower than this is given up
+
+
+@dataclass(frozen=True)
+class Release:
+    """What is to be on the device: contents by path, and the manifest whose digest names it."""
+
+    name: str
+    manifest: str
+    contents: dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class DeployResult:
+    """What a deploy did. `unchanged`: the release was current and whole, nothing was sent."""
+
+    release: str
+    root: str
+    unchanged: bool
+    uploaded_bytes: int
+    resumed_bytes: int  # of files that an earlier, interrupted deploy had left
+    upload_s: float
+    releases: tuple[str, ...]
+    removed: tuple[str, ...]
+    free_bytes: int
+
+
+def make_release(bundle: Path) -> Release:
+    """The release of a bundle directory, after each of its files was verified.
+
+    Raises ArtifactError naming the file that is missing or broken.
+    """
+    table = read_bundle(bundle)
+    contents = {"agent.py": agent_source(), "bundle/bundle.json": (bundle / "bundle.json").read_bytes()}
+    for name in sorted(table["files"]):
+        contents[f"bundle/{name}"] = (bundle / name).read_bytes()
+    files = {
+        path: {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+        for path, data in contents.items()
+    }
+    manifest = {"schema": SCHEMA, "kind": "edgekd-release", "name": table["name"], "files": files}
+    text = json.dumps(manifest, indent=1, sort_keys=True) + "\n"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Release(f"{table['name']}-{digest[:12]}", text, contents)
+
+
+def deploy(
+    transport: Transport,
+    bundle: Path,
+    root: str,
+    progress: Progress = silent,
+    *,
+    owner: str | None = None,
+    keep: int = KEEP_RELEASES,
+    wait_s: float = 3.0,
+) -> DeployResult:
+    """Make `bundle` the current release under `root` (absolute, or relative to the login's home).
+
+    Args:
+        owner: who deploys, for the lock's message; this login and host name when None.
+        keep: releases that stay beside the current one.
+        wait_s: how long to wait for another deploy to end.
+
+    Raises ArtifactError (the bundle is broken), BudgetError (space: need and have), DeviceError (away,
+    refuses, cut, locked), VerifyError (a file arrived changed; a host key).
+    """
+    release = make_release(bundle)
+    size_bytes = sum(map(len, release.contents.values()))
+    stall_s = transport.timeout_s
+    total_s = 4 * stall_s + wait_s + size_bytes / SLOWEST_BYTES_PER_S
+    request = {
+        "release": release.name,
+        "manifest": release.manifest,
+        "owner": owner or f"{getpass.getuser()}@{socket.gethostname()}",
+        "keep": keep,
+        "wait_s": wait_s,
+        "stall_s": max(30, round(3 * stall_s)),
+    }
+    arguments = ["deploy", "--root", device_path(root)]
+    with AgentSession(
+        transport, arguments, stall_s=stall_s + wait_s, total_s=total_s, progress=progress
+    ) as session:
+        session.send_request(request)
+        state = session.receive()
+        plan, resumed_bytes = plan_upload(release, state["have"])
+        check_space(transport.name, root, plan, state["free_bytes"])
+        begin = time.monotonic()
+        sent_bytes = upload(session, release, plan, progress)
+        result = session.receive()
+        upload_s = time.monotonic() - begin
+    if result.get("release") != release.name or result.get("current") != release.name:
+        raise DeviceError(f"{transport.name}: the agent installed {result.get('current')!r}; deploy again")
+    return DeployResult(
+        release=release.name,
+        root=root,
+        unchanged=not plan and state["current"] == release.name,
+        uploaded_bytes=sent_bytes,
+        resumed_bytes=resumed_bytes,
+        upload_s=upload_s,
+        releases=tuple(result["releases"]),
+        removed=tuple(result["removed"]),
+        free_bytes=result["free_bytes"],
+    )
+
+
+def device_path(root: str) -> str:
+    """The root as the device's shell-less agent takes it: `~/` is the login's home, where it starts."""
+    return "." if root in ("", "~") else root.removeprefix("~/")
+
+
+def plan_upload(release: Release, have: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
+    """What to send: path, offset and size_bytes a file; and how many bytes a cut deploy has left to build on.
+
+    A part is built on only when its digest is that of our own first bytes; else the file is sent anew.
+    """
+    plan: list[dict[str, Any]] = []
+    resumed_bytes = 0
+    for path, data in release.contents.items():
+        here = have.get(path, {"size_bytes": 0, "sha256": ""})
+        offset = here["size_bytes"]
+        if offset > len(data) or hashlib.sha256(data[:offset]).hexdigest() != here["sha256"]:
+            offset = 0
+        if path in have and offset == len(data):
+            continue
+        resumed_bytes += offset
+        plan.append({"path": path, "offset": offset, "size_bytes": len(data) - offset})
+    return plan, resumed_bytes
+
+
+def check_space(name: str, root: str, plan: list[dict[str, Any]], free_bytes: int) -> None:
+    """Refuse an upload that cannot fit, before its first byte."""
+    if not plan:
+        return
+    blocks = sum(-(-part["size_bytes"] // BLOCK_BYTES) for part in plan)
+    need_bytes = blocks * BLOCK_BYTES + SLACK_BYTES
+    if need_bytes > free_bytes:
+        raise BudgetError(
+            f"{name}: {free_bytes} bytes are free at {root} and the release needs {need_bytes}; make room"
+        )
+
+
+def upload(session: AgentSession, release: Release, plan: list[dict[str, Any]], progress: Progress) -> int:
+    """Announce the plan, then send the bytes in its order; returns how many."""
+    total_bytes = sum(part["size_bytes"] for part in plan)
+    sent_bytes = 0
+    session.send_request({"send": plan})
+    for part in plan:
+        data = release.contents[part["path"]][part["offset"] :]
+        for start in range(0, len(data), CHUNK_BYTES):
+            chunk = data[start : start + CHUNK_BYTES]
+            session.send(chunk)
+            sent_bytes += len(chunk)
+            progress("upload", sent_bytes, total_bytes)
+    return sent_bytes
+
+
+def device_status(transport: Transport, root: str) -> dict[str, Any]:
+    """What the device's directory holds (current, releases, free_bytes) and what the device is (machine)."""
+    stall_s = transport.timeout_s
+    arguments = ["status", "--root", device_path(root)]
+    with AgentSession(transport, arguments, stall_s=stall_s, total_s=3 * stall_s) as session:
+        return session.receive()
