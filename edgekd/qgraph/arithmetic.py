@@ -81,7 +81,8 @@ def round_half_away(value: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def saturating_left_shift(value: npt.ArrayLike, exponent: int) -> Ints:
     """value * 2**exponent, clamped to int32."""
-    return np.clip(np.asarray(value, np.int64) << exponent, INT32_MIN, INT32_MAX)
+    shifted = np.asarray(value, np.int64) << exponent
+    return np.asarray(np.clip(shifted, INT32_MIN, INT32_MAX), np.int64)
 
 
 # ---- gemmlowp fixed point: raw int32 values; Qm.n has m integer and n = 31 - m fractional bits ----

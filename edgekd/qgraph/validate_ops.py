@@ -102,7 +102,8 @@ def _check_tied(case: _Case, tensor: Tensor, tolerance: float = 0.0) -> None:
     if apart > tolerance or tensor.zero_point != case.output.zero_point:
         case.fail(
             "input and output need equal scale and zero point, "
-            f"not {tensor.scale[0]:.6g}, {tensor.zero_point} and {case.output.scale[0]:.6g}, {case.output.zero_point}"
+            f"not {tensor.scale[0]:.6g}, {tensor.zero_point} "
+            f"and {case.output.scale[0]:.6g}, {case.output.zero_point}"
         )
 
 

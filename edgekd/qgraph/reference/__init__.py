@@ -92,7 +92,8 @@ def _check_inputs(graph: QGraph, inputs: Sequence[Array]) -> int:
         if given.dtype != tensor.dtype or given.shape[1:] != tensor.shape[1:] or given.ndim == 0:
             raise ArtifactError(
                 f"graph {graph.name}: input {tensor.name} takes "
-                f"{tensor.dtype} [N, {_extents(tensor.shape[1:])}], not {given.dtype} [{_extents(given.shape)}]"
+                f"{tensor.dtype} [N, {_extents(tensor.shape[1:])}], "
+                f"not {given.dtype} [{_extents(given.shape)}]"
             )
     counts = {len(given) for given in inputs}
     if len(counts) > 1 or 0 in counts:
