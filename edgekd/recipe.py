@@ -77,7 +77,7 @@ class DistillParams:
 
     temperature: float = setting(4.0, minimum=0.1, maximum=100)
     hard_share: float = setting(0.1, minimum=0, maximum=1)
-    epochs: int = setting(100, minimum=1, maximum=10_000)
+    epochs: int = setting(200, minimum=1, maximum=10_000)
     batch_samples: int = setting(64, unit="samples", minimum=2, maximum=65_536)
     learning_rate: float = setting(0.01, minimum=1e-8, maximum=10)
     weight_decay: float = setting(0.001, minimum=0, maximum=1)
@@ -128,7 +128,9 @@ def load_recipe(name: str, directories: Sequence[Path]) -> Recipe:
         raise ConfigError(f"recipe {name!r} does not exist{suggest(name, found)}")
     recipe = load(found[name], Recipe)
     if recipe.name != name:
-        raise ConfigError(f"{found[name]}: name is {recipe.name!r}; it must be {name!r}, as the file is called")
+        raise ConfigError(
+            f"{found[name]}: name is {recipe.name!r}; it must be {name!r}, as the file is called"
+        )
     _check_together(recipe, found[name])
     return recipe
 
