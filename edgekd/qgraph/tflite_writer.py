@@ -1,11 +1,13 @@
 """A QGraph as a .tflite file for TensorFlow Lite Micro and LiteRT: the same graph, always the same bytes.
 
-Tensors keep their indices, so that `read_tflite(write_tflite(graph))` is the same graph. Constants lie
-at multiples of 16 bytes, as the format demands and cores without unaligned loads need.
+Tensors keep their indices, so that `read_tflite(write_tflite(graph))` is the same graph; a CONV_2D without
+a bias gets one of zeros behind the last tensor, as LiteRT demands. Constants lie at multiples of 16 bytes,
+as the format demands and cores without unaligned loads need.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -27,6 +29,7 @@ def write_tflite(graph: QGraph) -> bytes:
     from ai_edge_litert import schema_py_generated as generated
 
     validate(graph)
+    graph = _with_biases(graph)
     builder = flatbuffers.Builder(1024)
     builder.Finish(_model(generated, graph).Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
@@ -35,6 +38,21 @@ def write_tflite(graph: QGraph) -> bytes:
 def op_list(graph: QGraph) -> list[str]:
     """The kinds of op that an interpreter's op resolver must hold, sorted, under TFLite's names."""
     return sorted({op.kind for op in graph.ops})
+
+
+def _with_biases(graph: QGraph) -> QGraph:
+    """The graph with a bias of zeros in each CONV_2D that has none."""
+    tensors, ops = list(graph.tensors), []
+    for op in graph.ops:
+        if op.kind == "CONV_2D" and op.inputs[2:] in ((), (-1,)):
+            x, weights = (graph.tensors[i] for i in op.inputs[:2])
+            zeros = np.zeros(weights.shape[0], np.int32)
+            scale = np.maximum(x.scale * weights.scale, np.finfo(np.float32).tiny)
+            name = f"{graph.tensors[op.outputs[0]].name}_bias"
+            tensors.append(Tensor(name, zeros.shape, "int32", scale, data=zeros))
+            op = replace(op, inputs=(*op.inputs[:2], len(tensors) - 1))
+        ops.append(op)
+    return replace(graph, tensors=tuple(tensors), ops=tuple(ops))
 
 
 def _model(generated: ModuleType, graph: QGraph) -> Any:
