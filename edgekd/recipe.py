@@ -17,7 +17,7 @@ from edgekd.errors import ConfigError
 
 @dataclass(frozen=True)
 class DataParams:
-    """The data set, and how many samples leave the training split. The test split is fixed by the data set."""
+    """The data set, and how many samples leave the training split; it fixes its test split itself."""
 
     name: str = setting("digits", choices=("digits",))
     calibration_samples: int = setting(128, unit="samples", minimum=10, maximum=400)

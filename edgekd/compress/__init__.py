@@ -1,4 +1,4 @@
-"""Ways to a smaller student; each gives a student again (structure and weights), fine-tuned from knowledge."""
+"""Ways to a smaller student; each gives a student again, fine-tuned from knowledge."""
 
 from edgekd.compress.stage import compress_student
 

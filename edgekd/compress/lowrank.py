@@ -54,7 +54,7 @@ def rank_for(matrix: Matrix, energy: float) -> int:
     """The smallest rank whose squared singular values are at least the share `energy` of all."""
     squares = np.linalg.svd(matrix, compute_uv=False) ** 2
     share = np.cumsum(squares) / max(squares.sum(), np.finfo(np.float64).tiny)
-    return int(min(np.searchsorted(share, energy - 1e-12) + 1, len(squares)))
+    return min(int((share < energy - 1e-12).sum()) + 1, len(squares))
 
 
 def splits(spec: LayerSpec, rank: int) -> bool:
@@ -70,7 +70,7 @@ def splits(spec: LayerSpec, rank: int) -> bool:
 def factors(matrix: Matrix, rank: int) -> tuple[Matrix, Matrix]:
     """(A [rank, in], B [out, rank]) with B A the nearest matrix of that rank to `matrix` [out, in]."""
     left, values, right = np.linalg.svd(matrix, full_matrices=False)
-    # The sign of a singular pair is the library's choice; ours makes each left vector's largest entry positive.
+    # The sign of a singular pair is the library's choice; here each left vector's largest entry is positive.
     signs = np.sign(left[np.abs(left).argmax(axis=0), np.arange(left.shape[1])])
     root = np.sqrt(values[:rank])
     return root[:, None] * (right * signs[:, None])[:rank], (left * signs)[:, :rank] * root
@@ -78,13 +78,13 @@ def factors(matrix: Matrix, rank: int) -> tuple[Matrix, Matrix]:
 
 def _matrix(layer: Any) -> tuple[Matrix, Matrix]:
     """(weight [out, in * kernel^2 / groups], bias [out]) of a folded layer, float64."""
-    module = layer.conv if isinstance(layer, PaddedConv) else layer
+    module: Any = layer.conv if isinstance(layer, PaddedConv) else layer
     weight = module.weight.detach().numpy().astype(np.float64)
     return weight.reshape(len(weight), -1), module.bias.detach().numpy().astype(np.float64)
 
 
 def _put(layer: Any, weight: Matrix, bias: Matrix) -> None:
-    module = layer.conv if isinstance(layer, PaddedConv) else layer
+    module: Any = layer.conv if isinstance(layer, PaddedConv) else layer
     with torch.no_grad():
         module.weight.copy_(torch.from_numpy(weight.reshape(module.weight.shape)).float())
         module.bias.copy_(torch.from_numpy(bias).float())

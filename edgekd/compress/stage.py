@@ -39,7 +39,9 @@ def compress_student(
     data, student = load_dataset(dataset_dir), load_student(student_dir)
     knowledge = read_knowledge(knowledge_dir / FILE, data)
     if student.knowledge_sha256 != knowledge.sha256:
-        raise VerifyError(f"{student_dir} was distilled from other knowledge than {knowledge_dir}; distill it again")
+        raise VerifyError(
+            f"{student_dir} was distilled from other knowledge than {knowledge_dir}; distill it again"
+        )
     net, params = student.net, recipe.compress
     tuning = dataclasses.replace(recipe.distill, epochs=params.epochs, learning_rate=params.learning_rate)
     with deterministic(recipe.threads):

@@ -25,9 +25,7 @@ _ONE = 65_536  # a pixel, in the geometry's integers
 _WORDS = 4  # raw words a sample: shift y, shift x, angle, one spare
 
 
-def augmented(
-    x: Floats, ids: Ints, params: AugmentParams, *, seed: int, purpose: str, view: int
-) -> Floats:
+def augmented(x: Floats, ids: Ints, params: AugmentParams, *, seed: int, purpose: str, view: int) -> Floats:
     """View `view` of the samples `ids`, whose plain pixels are `x` float32 [N, C, H, W]; same shape."""
     raw = words(seed, purpose, view, count=_WORDS * (int(ids.max()) + 1)).reshape(-1, _WORDS)[ids]
     unit = (raw >> np.uint64(32)).astype(np.int64)  # 0 .. 2^32-1

@@ -101,7 +101,9 @@ def _digits() -> tuple[Floats, Labels, tuple[str, ...], int]:
     raw = load_digits()
     x = (np.asarray(raw.images, np.float32) / np.float32(16))[:, None]
     if x.shape != (1797, 1, 8, 8):
-        raise ConfigError(f"scikit-learn's digits have shape {x.shape}, not 1797 x 8 x 8; reinstall scikit-learn")
+        raise ConfigError(
+            f"scikit-learn's digits have shape {x.shape}, not 1797 x 8 x 8; reinstall scikit-learn"
+        )
     return x, np.asarray(raw.target, np.int64), tuple(str(c) for c in range(10)), DIGITS_TEST_SAMPLES
 
 

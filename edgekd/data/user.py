@@ -15,7 +15,10 @@ from edgekd.errors import ArtifactError
 
 @dataclass(frozen=True, eq=False)
 class UserData:
-    """x: [N, ...] float32, int8 or uint8 in the model's own layout; y: int64 [N]; x_calibration: float32 or None."""
+    """Samples in the model's own layout.
+
+    x: [N, ...] float32, int8 or uint8; y: int64 [N]; x_calibration: float32 [M, ...] or None.
+    """
 
     x: Array
     y: npt.NDArray[np.int64]
@@ -32,7 +35,9 @@ def load_user_data(path: Path) -> UserData:
         raise ArtifactError(f"{path} has no array {missing[0]!r} (it has {found}); save x and y in it")
     y = arrays["y"]
     if y.ndim != 1 or y.dtype.kind not in "iu":
-        raise ArtifactError(f"{path}: y is {y.dtype} of shape {y.shape}; it must be class numbers, integers [N]")
+        raise ArtifactError(
+            f"{path}: y is {y.dtype} of shape {y.shape}; it must be class numbers, integers [N]"
+        )
     x = _samples(arrays["x"], path, "x")
     if len(x) != len(y):
         raise ArtifactError(f"{path}: x has {len(x)} samples and y {len(y)}; give each sample its class")
@@ -43,15 +48,21 @@ def load_user_data(path: Path) -> UserData:
 
 def _samples(x: Array, path: Path, name: str) -> Array:
     if x.ndim < 2 or len(x) == 0:
-        raise ArtifactError(f"{path}: {name} has shape {x.shape}; it must be [samples, ...] with one sample at least")
+        raise ArtifactError(
+            f"{path}: {name} has shape {x.shape}; it must be [samples, ...] with one sample at least"
+        )
     if x.dtype in (np.int8, np.uint8):
         return x
     if x.dtype.kind not in "fiu":
-        raise ArtifactError(f"{path}: {name} is {x.dtype}; save it as float32 (or int8, uint8 already quantized)")
+        raise ArtifactError(
+            f"{path}: {name} is {x.dtype}; save it as float32 (or int8, uint8 already quantized)"
+        )
     floats = x.astype(np.float32)
     if not np.isfinite(floats).all():
         bad = int((~np.isfinite(floats.reshape(len(floats), -1))).any(axis=1).argmax())
-        raise ArtifactError(f"{path}: {name} holds NaN or infinity (first in sample {bad}); remove or mend it")
+        raise ArtifactError(
+            f"{path}: {name} holds NaN or infinity (first in sample {bad}); remove or mend it"
+        )
     return floats
 
 

@@ -1,4 +1,4 @@
-"""Accuracy and what surrounds it: per class, confusion, an interval, and how two outputs differ (numpy only)."""
+"""Accuracy and what surrounds it: per class, confusion, an interval, how two outputs differ (numpy only)."""
 
 from __future__ import annotations
 

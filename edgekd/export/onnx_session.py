@@ -37,7 +37,8 @@ def run_onnx(model: bytes, x: Floats) -> Floats:
     inputs = runner.get_inputs()
     if len(inputs) != 1 or list(inputs[0].shape[1:]) != list(x.shape[1:]):
         raise ArtifactError(
-            f"the model takes {[i.shape for i in inputs]} and the samples are {x.shape[1:]}; give it its own shape"
+            f"the model takes {[i.shape for i in inputs]} and the samples are {x.shape[1:]}; "
+            "give it its own shape"
         )
     name = inputs[0].name
     rows = [runner.run(None, {name: x[i : i + 1]})[0] for i in range(len(x))]

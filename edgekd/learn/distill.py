@@ -100,7 +100,9 @@ def distill_student(
     with deterministic(recipe.threads):
         net = new_student(structure, recipe.seed)
         samples = len(knowledge.ids)
-        loss = fit(net, taught.batches, soft_loss(recipe.distill), recipe.distill, samples, recipe.seed, progress)
+        loss = fit(
+            net, taught.batches, soft_loss(recipe.distill), recipe.distill, samples, recipe.seed, progress
+        )
         folded = fold(net)
         metrics = student_metrics(folded, data)
     save_student(folded, data.classes, data.sha256, knowledge.sha256, out)

@@ -30,8 +30,9 @@ _MEND = "make the knowledge again"
 
 @dataclass(frozen=True, eq=False)
 class Knowledge:
-    """logits: float16 [views, samples, classes], temperature-free; ids: int64 [samples], rows of the data set.
+    """What a teacher said of one split.
 
+    logits: float16 [views, samples, classes], temperature-free; ids: int64 [samples], rows of the data set.
     split, classes, seed, augment: what the views are of. sha256: of the content, as the header states it.
     """
 
@@ -56,7 +57,7 @@ class Knowledge:
 
 def save_knowledge(knowledge: Knowledge, data: Dataset, path: Path) -> str:
     """Write the file and return its content's sha256 (`knowledge.sha256` is ignored)."""
-    arrays = {"ids": knowledge.ids, "logits": knowledge.logits}
+    arrays: dict[str, npt.NDArray[Any]] = {"ids": knowledge.ids, "logits": knowledge.logits}
     header: dict[str, Any] = {
         "schema": SCHEMA,
         "split": knowledge.split,
@@ -100,7 +101,9 @@ def read_knowledge(path: Path, data: Dataset, *, split: str = "train", teacher_s
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path}: the header lacks or mistypes {error}; {_MEND}") from None
     if name != NAME:
-        raise VerifyError(f"{path} has views by augmentation {name!r} and this version replays {NAME!r}; {_MEND}")
+        raise VerifyError(
+            f"{path} has views by augmentation {name!r} and this version replays {NAME!r}; {_MEND}"
+        )
     _check_origin(path, knowledge, data, split, teacher_sha256)
     _check_arrays(path, knowledge, data, split, stated[2])
     if _labels_sha256(data, ids) != stated[0]:
@@ -133,7 +136,9 @@ def _check_arrays(path: Path, knowledge: Knowledge, data: Dataset, split: str, v
             f"not float16 of {expected}; {_MEND}"
         )
     if not np.isfinite(knowledge.logits).all():
-        raise ArtifactError(f"{path}: a logit is NaN or infinite; train the teacher with a smaller learning_rate")
+        raise ArtifactError(
+            f"{path}: a logit is NaN or infinite; train the teacher with a smaller learning_rate"
+        )
 
 
 def _read(path: Path) -> tuple[dict[str, Any], npt.NDArray[np.int64], npt.NDArray[np.float16]]:

@@ -16,7 +16,8 @@ def hinton(
 ) -> torch.Tensor:
     """Hinton, Vinyals, Dean 2015 (arXiv 1503.02531): mean over the batch of
 
-        hard_share * CE(labels, student) + (1 - hard_share) * T^2 * KL(softmax(teacher/T) || softmax(student/T))
+        hard_share * CE(labels, student)
+        + (1 - hard_share) * T^2 * KL(softmax(teacher/T) || softmax(student/T))
 
     student, teacher: logits [N, classes]; labels: int64 [N]. T^2 keeps the soft gradient's size as T grows.
     """

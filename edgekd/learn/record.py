@@ -1,4 +1,4 @@
-"""Making knowledge from a teacher, and holding a knowledge file to its teacher. The student's side needs neither."""
+"""Making knowledge from a teacher, and holding a knowledge file to its teacher; students need neither."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_knowledge(
 ) -> dict[str, Any]:
     """Stage: predict every view of the training split, write `knowledge.safetensors` into `out`, verify it.
 
-    Returns views, bytes, bytes a sample and view, and the teacher's accuracy on the plain and the augmented views.
+    Returns views, bytes, bytes a sample and view, the teacher's accuracy on the plain and augmented views.
     """
     data, teacher, params = load_dataset(dataset_dir), load_teacher(teacher_dir), recipe.knowledge
     _check_teacher(teacher, data, teacher_dir)
@@ -81,7 +81,8 @@ def verify_knowledge(
         if wrong.any():
             sample = int(knowledge.ids[rows[wrong.argmax()]])
             raise VerifyError(
-                f"{file}: view {view} of sample {sample} is not what the teacher predicts; make the knowledge again"
+                f"{file}: view {view} of sample {sample} is not what the teacher predicts; "
+                "make the knowledge again"
             )
 
 

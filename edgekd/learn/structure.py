@@ -19,8 +19,9 @@ KINDS = ("conv", "pool", "dense")
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One layer. kind "conv": kernel x kernel, TensorFlow's SAME padding; "pool": global; "dense": out logits.
+    """One layer.
 
+    kind: "conv" (kernel x kernel, TensorFlow's SAME padding), "pool" (global) or "dense".
     groups: 1, or `inputs` for a depthwise convolution. relu: clamp at zero behind the bias.
     """
 
@@ -71,7 +72,9 @@ class Structure:
             channels, height, width = (int(extent) for extent in table["input_shape"])
             layers = tuple(LayerSpec(**layer) for layer in table["layers"])
         except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"the student's structure is not readable ({error}); distill it again") from None
+            raise ArtifactError(
+                f"the student's structure is not readable ({error}); distill it again"
+            ) from None
         if not layers or any(layer.kind not in KINDS for layer in layers):
             raise ArtifactError("the student's structure holds an unknown kind of layer; distill it again")
         return Structure((channels, height, width), layers)
@@ -98,8 +101,8 @@ def check_limits(structure: Structure, params: StudentParams) -> None:
     """Raise BudgetError unless weights and multiply-accumulates keep the recipe's limits."""
     if structure.weight_bytes > params.max_weight_bytes:
         raise BudgetError(
-            f"the student needs {structure.weight_bytes} bytes of weights and biases and student.max_weight_bytes "
-            f"allows {params.max_weight_bytes}; take fewer student.channels"
+            f"the student needs {structure.weight_bytes} bytes of weights and biases and "
+            f"student.max_weight_bytes allows {params.max_weight_bytes}; take fewer student.channels"
         )
     if structure.macs > params.max_macs:
         raise BudgetError(

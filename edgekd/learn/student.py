@@ -23,7 +23,7 @@ SCHEMA = 1
 
 
 class PaddedConv(nn.Module):
-    """A convolution with TensorFlow's SAME padding (the odd pixel below and right), then batch norm, then ReLU.
+    """A convolution with SAME padding (the odd pixel below and right), then batch norm, then ReLU.
 
     Without batch norm (the folded form) the convolution has a bias.
     """
@@ -71,7 +71,7 @@ class GlobalPool(nn.Module):
 
 
 class StudentNet(nn.Module):
-    """The layers of `structure` in order; `normalised` puts batch norm behind each convolution (for training)."""
+    """The layers of `structure` in order; `normalised`: batch norm behind each convolution, for training."""
 
     def __init__(self, structure: Structure, normalised: bool) -> None:
         super().__init__()

@@ -19,7 +19,15 @@ from edgekd.data.augment import augmented
 from edgekd.data.randomness import torch_seed
 from edgekd.errors import ArtifactError
 from edgekd.evaluate.metrics import accuracy
-from edgekd.learn.torch_tools import deterministic, files_sha256, fill, initialise, load_weights, predict, save_weights
+from edgekd.learn.torch_tools import (
+    deterministic,
+    files_sha256,
+    fill,
+    initialise,
+    load_weights,
+    predict,
+    save_weights,
+)
 from edgekd.learn.training import Batch, Schedule, train
 from edgekd.progress import Progress, silent
 from edgekd.recipe import Recipe, TeacherParams
@@ -59,7 +67,9 @@ def convnet(channels: int, classes: int, width: int) -> nn.Sequential:
 MODELS = {"convnet": convnet}
 
 
-def train_teacher(dataset_dir: Path, recipe: Recipe, out: Path, *, progress: Progress = silent) -> dict[str, Any]:
+def train_teacher(
+    dataset_dir: Path, recipe: Recipe, out: Path, *, progress: Progress = silent
+) -> dict[str, Any]:
     """Stage: train the recipe's teacher on the training split and write it into `out`.
 
     Returns its accuracy on "validation" and "test" and the number of its parameters.
@@ -69,7 +79,9 @@ def train_teacher(dataset_dir: Path, recipe: Recipe, out: Path, *, progress: Pro
     with deterministic(recipe.threads):
         initialise(net, torch_seed(recipe.seed, "teacher-weights"))
         loss = _fit(net, data, params, recipe.seed, progress)
-        scores = {split: accuracy(data.part(split)[1], predict(net, data.part(split)[0])) for split in EVALUATED}
+        scores = {
+            split: accuracy(data.part(split)[1], predict(net, data.part(split)[0])) for split in EVALUATED
+        }
     header = {
         "schema": SCHEMA,
         "model": params.model,
@@ -101,7 +113,9 @@ def load_teacher(directory: Path) -> Teacher:
         net = MODELS[header["model"]](header["channels"], len(classes), header["width"])
         dataset_sha256 = str(header["dataset_sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{directory}/teacher.json is not readable ({error}); train the teacher again") from None
+        raise ArtifactError(
+            f"{directory}/teacher.json is not readable ({error}); train the teacher again"
+        ) from None
     fill(net, load_weights(path), path)
     net.eval()
     return Teacher(net, classes, dataset_sha256, digest)
@@ -134,4 +148,6 @@ def _fit(net: nn.Module, data: Dataset, params: TeacherParams, seed: int, progre
         seed=seed,
         purpose="teacher",
     )
-    return train(net, batches, lambda logits, t: nn.functional.cross_entropy(logits, t[0]), schedule, progress)
+    return train(
+        net, batches, lambda logits, t: nn.functional.cross_entropy(logits, t[0]), schedule, progress
+    )

@@ -38,7 +38,7 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A DequantizeLinear of a constant: integers (uint8 already shifted to int8), one scale or one a channel."""
+    """A DequantizeLinear of a constant: integers (uint8 shifted to int8), one scale or one a channel."""
 
     data: Array
     scale: npt.NDArray[np.float32]
@@ -50,8 +50,8 @@ class Constant:
 class Pending:
     """An op whose output has no scale yet: the next node must be its activation or its QuantizeLinear.
 
-    shape: of the output in the QGraph. clip: what a Relu or Clip behind it allows. `keeps_scale`: TFLite's
-    operator cannot rescale, so its output has its input's scale. `requantize`: inputs must have the output's scale.
+    shape: of the output in the QGraph. clip: what a Relu or Clip behind it allows. keeps_scale: TFLite's
+    operator cannot rescale, so its output has its input's scale. requantize: inputs need the output's scale.
     """
 
     node: Node
@@ -126,7 +126,7 @@ class Builder:
         return self.op("QUANTIZE", (index,), self.activation(name, tensor.shape, params))
 
     def padded(self, value: Value, pads: tuple[tuple[int, int], ...], name: str) -> int:
-        """A PAD of an NHWC activation; pads: (before, after) for H and W. Its fill is the zero point, real 0."""
+        """A PAD of an NHWC activation by (before, after) for H and W; its fill is the zero point, real 0."""
         assert value.params is not None
         before = self.tensors[value.index]
         table = np.array([(0, 0), *pads, (0, 0)], np.int32)
@@ -135,7 +135,7 @@ class Builder:
         return self.op("PAD", (value.index, paddings), self.activation(f"{name}/padded", shape, value.params))
 
     def value(self, node: Node, position: int) -> Value:
-        """The int8 activation that input `position` of `node` is. Raises UnsupportedOpError when it is none."""
+        """The int8 activation at input `position` of `node`. Raises UnsupportedOpError when it is none."""
         name = node.input(position)
         found = self.values.get(name)
         if found is None or found.params is None:
@@ -176,7 +176,7 @@ class Builder:
         return Value(self.requantized(output, params, name), params, pending.order)
 
     def _activation(self, pending: Pending, params: Params) -> str:
-        """TFLite's fused activation for the pending Relu or Clip, or "NONE" where the int8 range clamps as much."""
+        """The fused activation for the pending Relu or Clip; "NONE" where the int8 range clamps as much."""
         if pending.clip is None:
             return "NONE"
         low, high = pending.clip

@@ -35,7 +35,10 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class OnnxModel:
-    """shapes: of every tensor, all extents known. dtypes: of the graph's inputs. consumers: how many read a tensor."""
+    """A checked model.
+
+    shapes: of every tensor, all extents known. dtypes: of the inputs. consumers: how many read a tensor.
+    """
 
     name: str
     nodes: tuple[Node, ...]
@@ -126,7 +129,8 @@ def _shape(value: Any, name: str) -> Shape:
     if any(extent < 1 for extent in extents):
         shown = ", ".join("?" if e < 1 else str(e) for e in extents)
         raise UnsupportedOpError(
-            f"{name}, tensor {value.name!r} has the dynamic shape [{shown}]; export with fixed shapes and batch 1"
+            f"{name}, tensor {value.name!r} has the dynamic shape [{shown}]; "
+            "export with fixed shapes and batch 1"
         )
     return extents
 

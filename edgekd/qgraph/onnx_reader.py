@@ -23,7 +23,7 @@ _INT8 = 3  # TensorProto.INT8, in QuantizeLinear's attribute output_dtype
 
 
 def is_qdq(data: bytes) -> bool:
-    """Whether an ONNX model is quantized in QDQ form. Raises ArtifactError when it is not a whole ONNX model."""
+    """Whether an ONNX model is in QDQ form. Raises ArtifactError when it is not a whole ONNX model."""
     model = parse_proto(data, "the model file")
     return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
@@ -66,7 +66,8 @@ def _input(builder: Builder, model: OnnxModel, name: str) -> int:
     reader = next((n for n in model.nodes if n.kind == "DequantizeLinear" and n.inputs[0] == name), None)
     if dtype != "int8" or reader is None:
         raise UnsupportedOpError(
-            f"{model.name}, input {name!r} is {dtype}; export with a float32 input, or int8 behind a DequantizeLinear"
+            f"{model.name}, input {name!r} is {dtype}; "
+            "export with a float32 input, or int8 behind a DequantizeLinear"
         )
     params = _params(builder, reader)
     index = builder.activation(name, nhwc(shape), params)

@@ -73,13 +73,14 @@ def quantize_onnx(
 
 
 def check_supported(model: Any) -> None:
-    """Raise UnsupportedOpError for a dynamic shape, or an operator that is not in SUPPORTED, by name and shapes."""
+    """Raise UnsupportedOpError for a dynamic shape, or an operator not in SUPPORTED, by name and shapes."""
     shapes = _shapes(model)
     for value in model.graph.input:
         if any(extent is None for extent in shapes.get(value.name, (None,))):
             shown = ", ".join("?" if e is None else str(e) for e in shapes.get(value.name, (None,)))
             raise UnsupportedOpError(
-                f"input {value.name!r} has the dynamic shape [{shown}]; export the model with fixed shapes and batch 1"
+                f"input {value.name!r} has the dynamic shape [{shown}]; "
+                "export the model with fixed shapes and batch 1"
             )
         if shapes[value.name][0] != 1:
             raise UnsupportedOpError(
@@ -97,7 +98,9 @@ def check_calibration(model: Any, calibration: Floats) -> None:
     """Raise ArtifactError unless `calibration` fits the model's one input and says something about ranges."""
     if len(model.graph.input) != 1:
         names = ", ".join(value.name for value in model.graph.input)
-        raise UnsupportedOpError(f"the model has {len(model.graph.input)} inputs ({names}); give one with one input")
+        raise UnsupportedOpError(
+            f"the model has {len(model.graph.input)} inputs ({names}); give one with one input"
+        )
     shape = _shapes(model)[model.graph.input[0].name]
     if calibration.ndim != len(shape) or calibration.shape[1:] != shape[1:]:
         raise ArtifactError(
@@ -112,7 +115,9 @@ def check_calibration(model: Any, calibration: Floats) -> None:
     if not np.isfinite(calibration).all():
         raise ArtifactError("a calibration sample holds NaN or infinity; remove it")
     if (calibration == calibration[:1]).all():
-        raise ArtifactError("all calibration samples are equal, which gives no ranges; give different real samples")
+        raise ArtifactError(
+            "all calibration samples are equal, which gives no ranges; give different real samples"
+        )
 
 
 def quantize_model(model: Any, calibration: Floats, params: QuantizeParams) -> Any:
@@ -192,7 +197,9 @@ def _shapes(model: Any) -> dict[str, tuple[int | None, ...]]:
     shapes: dict[str, tuple[int | None, ...]] = {t.name: tuple(t.dims) for t in model.graph.initializer}
     for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
         extents = value.type.tensor_type.shape.dim
-        shapes[value.name] = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in extents)
+        shapes[value.name] = tuple(
+            d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else None for d in extents
+        )
     return shapes
 
 
