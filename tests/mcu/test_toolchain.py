@@ -1,4 +1,4 @@
-"""Both compilers: same bytes in every directory, no machine path, one-sentence errors, nothing half-written."""
+"""Both compilers: same bytes in every directory, no machine path, one-sentence errors, nothing half-made."""
 
 from __future__ import annotations
 

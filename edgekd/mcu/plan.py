@@ -1,0 +1,208 @@
+"""The offline memory plan: where each activation lies in the arena, decided before any code is written.
+
+Liveness gives each buffer an interval of steps; buffers that may share bytes on purpose (RESHAPE, and
+element-wise ops over an operand that dies there) are merged; the merged buffers are placed in several
+orders at the best gap, and the smallest arena wins. A pure function: same graph, same plan.
+
+Step i is op i; inputs live from step -1 (the caller fills them), outputs to step len(ops) (the caller
+reads them). So an input's bytes may be used again after its last reader, and an output's are whole
+until the next inference begins.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgekd.qgraph.ir import Op, QGraph
+from edgekd.qgraph.ops import TABLE_OPS
+
+ALIGNMENT_BYTES = 4
+SEARCH_ROUNDS = 200
+
+IN_PLACE = (*TABLE_OPS, "QUANTIZE", "ADD", "SUB", "MUL", "SOFTMAX")
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Bytes that live from step `first` to step `last`, both included."""
+
+    size_bytes: int
+    first: int
+    last: int
+
+    def meets(self, other: Buffer) -> bool:
+        """Whether both live at some step."""
+        return self.first <= other.last and other.first <= self.last
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Offsets in the arena.
+
+    offsets: tensor index -> byte offset, for every activation.
+    scratch: op index -> byte offset of its scratch.
+    arena_bytes: what the arena needs; lower_bound_bytes: the most bytes alive at one step, which no
+        placement of the same buffers can undercut.
+    """
+
+    offsets: Mapping[int, int]
+    scratch: Mapping[int, int]
+    arena_bytes: int
+    lower_bound_bytes: int
+
+    @property
+    def gap_bytes(self) -> int:
+        """How far the plan is from the lower bound; 0: proved optimal."""
+        return self.arena_bytes - self.lower_bound_bytes
+
+
+def plan(graph: QGraph, scratch_bytes: Mapping[int, int] | None = None) -> Plan:
+    """Place every activation of `graph`, and `scratch_bytes` (op index -> bytes) for the op's step alone."""
+    owner = _merge(graph)
+    buffers = _buffers(graph, owner)
+    keys: list[tuple[str, int]] = [("tensor", index) for index in buffers]
+    blocks = list(buffers.values())
+    for step, size_bytes in sorted((scratch_bytes or {}).items()):
+        if size_bytes > 0:
+            keys.append(("scratch", step))
+            blocks.append(Buffer(_aligned(size_bytes), step, step))
+    bound = lower_bound(blocks)
+    placed = dict(zip(keys, place(blocks, bound), strict=True))
+    offsets = {index: placed["tensor", owner[index]] for index in sorted(owner)}
+    scratch = {index: offset for (kind, index), offset in placed.items() if kind == "scratch"}
+    ends = [placed[key] + block.size_bytes for key, block in zip(keys, blocks, strict=True)]
+    return Plan(offsets, scratch, max(ends, default=0), bound)
+
+
+def lower_bound(blocks: Sequence[Buffer]) -> int:
+    """The most bytes alive at one step: reached at a step where some buffer begins."""
+    return max((sum(b.size_bytes for b in blocks if b.first <= a.first <= b.last) for a in blocks), default=0)
+
+
+def place(blocks: Sequence[Buffer], bound: int) -> list[int]:
+    """An offset for each block so that no two that meet overlap; stops early at `bound`.
+
+    Tries some orders known to work well, then a seeded local search over the best of them.
+    """
+    best_order, best, best_bytes = list(range(len(blocks))), list[int](), -1
+    for order in _orders(blocks):
+        offsets, total = _place_in_order(blocks, order)
+        if best_bytes < 0 or total < best_bytes:
+            best_order, best, best_bytes = order, offsets, total
+        if best_bytes <= bound:
+            return best
+    generator = random.Random(0)
+    current = best_order
+    for _ in range(SEARCH_ROUNDS):
+        order = list(current)
+        order.insert(generator.randrange(len(order)), order.pop(generator.randrange(len(order))))
+        offsets, total = _place_in_order(blocks, order)
+        if total <= best_bytes:
+            current, best, best_bytes = order, offsets, total
+        if best_bytes <= bound:
+            break
+    return best
+
+
+def _orders(blocks: Sequence[Buffer]) -> list[list[int]]:
+    """Largest first, longest first, by time, and by bytes alive around the block."""
+    everyone = range(len(blocks))
+    crowd = [
+        max(sum(b.size_bytes for b in blocks if b.first <= step <= b.last) for step in (a.first, a.last))
+        for a in blocks
+    ]
+    rules: list[Callable[[int], tuple[int, ...]]] = [
+        lambda i: (-blocks[i].size_bytes, blocks[i].first),
+        lambda i: (-crowd[i], -blocks[i].size_bytes),
+        lambda i: (blocks[i].first - blocks[i].last, -blocks[i].size_bytes),
+        lambda i: (blocks[i].first, -blocks[i].size_bytes),
+    ]
+    return [sorted(everyone, key=lambda i: (*rule(i), i)) for rule in rules]
+
+
+def _place_in_order(blocks: Sequence[Buffer], order: Sequence[int]) -> tuple[list[int], int]:
+    """Each block in turn into the tightest gap among those placed that it meets (or behind them)."""
+    offsets = [0] * len(blocks)
+    done: list[int] = []
+    total = 0
+    for index in order:
+        block = blocks[index]
+        taken = sorted(
+            (offsets[i], offsets[i] + blocks[i].size_bytes) for i in done if blocks[i].meets(block)
+        )
+        offsets[index] = _best_gap(taken, block.size_bytes)
+        total = max(total, offsets[index] + block.size_bytes)
+        done.append(index)
+    return offsets, total
+
+
+def _best_gap(taken: Sequence[tuple[int, int]], size_bytes: int) -> int:
+    """The offset of the smallest gap between sorted `taken` ranges that holds the block."""
+    end, best, best_gap = 0, -1, 0
+    for start, stop in taken:
+        gap = start - end
+        if gap >= size_bytes and (best < 0 or gap < best_gap):
+            best, best_gap = end, gap
+        end = max(end, stop)
+    return end if best < 0 else best
+
+
+def _merge(graph: QGraph) -> dict[int, int]:
+    """Activation -> the tensor whose buffer it uses (itself, or the one that it overwrites or aliases)."""
+    activations = {*graph.inputs, *(i for op in graph.ops for i in op.outputs)}
+    owner = {i: i for i in activations if not graph.tensors[i].is_constant}
+    last = _last_use(graph)
+    for step, op in enumerate(graph.ops):
+        for source in _may_overwrite(graph, op):
+            family = [i for i in owner if owner[i] == owner.get(source)]
+            # Every tensor that already shares the bytes must be dead behind this step.
+            if family and (op.kind == "RESHAPE" or all(last[i] <= step for i in family)):
+                owner[op.outputs[0]] = owner[source]
+                break
+    return owner
+
+
+def _may_overwrite(graph: QGraph, op: Op) -> list[int]:
+    """The inputs whose bytes the output may take: same number of bytes, read element by element."""
+    if op.kind == "RESHAPE":
+        return [op.inputs[0]]
+    if op.kind not in IN_PLACE:
+        return []
+    wanted = graph.tensors[op.outputs[0]]
+    candidates = [i for i in op.inputs if i != -1 and not graph.tensors[i].is_constant]
+    return [i for i in candidates if graph.tensors[i].nbytes == wanted.nbytes]
+
+
+def _last_use(graph: QGraph) -> dict[int, int]:
+    """Tensor -> the last step that needs its value."""
+    last: dict[int, int] = dict.fromkeys(graph.inputs, -1)
+    for step, op in enumerate(graph.ops):
+        last.update({i: step for i in op.inputs if i != -1})
+        last.update(dict.fromkeys(op.outputs, step))
+    last.update({i: len(graph.ops) for i in graph.outputs})
+    return last
+
+
+def _buffers(graph: QGraph, owner: Mapping[int, int]) -> dict[int, Buffer]:
+    """One buffer an owner: the union of its family's lives, the largest of its sizes."""
+    last = _last_use(graph)
+    first = dict.fromkeys(graph.inputs, -1)
+    for step, op in enumerate(graph.ops):
+        first.update(dict.fromkeys(op.outputs, step))
+    families: dict[int, list[int]] = {}
+    for index in sorted(owner):
+        families.setdefault(owner[index], []).append(index)
+    return {
+        key: Buffer(
+            _aligned(max(graph.tensors[i].nbytes for i in family)),
+            min(first[i] for i in family),
+            max(last[i] for i in family),
+        )
+        for key, family in families.items()
+    }
+
+
+def _aligned(size_bytes: int) -> int:
+    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
