@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ OLDEST_PIP = 26  # from here on `pip install --dry-run` reads metadata and downl
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own: builds without CUDA
 
 # What a fresh set takes to download on Linux x86-64, in MB: said before pip is asked for the exact sum.
-ABOUT_MB = {"base": 20, "learn": 330, "mcu": 160, "fleet": 0, "test": 45}
+ABOUT_MB = {"base": 25, "learn": 300, "mcu": 145, "fleet": 0, "test": 35}
 
 LEARNING = {"teacher", "knowledge", "distill", "compress", "quantize"}
 TARGETED = {"export", "build", "deploy", "bench", "report"}
@@ -125,8 +126,6 @@ def model_extras(model: str) -> set[str]:
 
 def target_kind(target: str) -> str:
     """ "mcu" or "linux" as the profile says (mcu where no target is given), "unknown" without a profile."""
-    import tomllib
-
     if not target:
         return "mcu"
     file = target if target.endswith(".toml") else f"{target}.toml"
@@ -144,10 +143,9 @@ def target_kind(target: str) -> str:
 
 def inputs_digest() -> str:
     """Changes whenever an install from the same files would give something else."""
-    digest = hashlib.sha256()
-    for path in (LOCK, ROOT / "pyproject.toml"):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    asked = json.dumps([project["dependencies"], project["optional-dependencies"]])
+    return hashlib.sha256(asked.encode() + LOCK.read_bytes()).hexdigest()
 
 
 def read_stamp() -> dict[str, Any]:
@@ -235,8 +233,6 @@ def install(extras: set[str], gpu: bool, stamp: dict[str, Any]) -> None:
 
 def requirements(extras: set[str]) -> list[str]:
     """The direct requirements of the base and the extras, as pyproject.toml has them."""
-    import tomllib
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     found = list(project["dependencies"])
     for extra in sorted(extras):

@@ -69,6 +69,7 @@ TOOLS: tuple[Tool, ...] = (
     _python_tool("rich", "base", "tables and progress bars"),
     _python_tool("numpy", "base", "the integer reference"),
     _python_tool("paramiko", "base", "deploy and bench over SSH"),
+    _python_tool("filelock", "base", "two runs at once on one store"),
     _python_tool("fsspec", "base", "a team's shared cache of artifacts (--shared)"),
     _python_tool("torch", "learn", "teacher, distill, compress"),
     _python_tool("scikit-learn", "learn", "the digits data set"),
