@@ -15,16 +15,17 @@ from typing import Any
 
 from edgekd.errors import DeviceError
 from edgekd.mcu.elf import Image
-from edgekd.mcu.isa import Instruction, decode, disassembler
+from edgekd.mcu.isa import Instruction, decode, disassembler, words
 from edgekd.target import CostModel
 
 NO_BLOCK = 0xFFFF_FFFF  # in an edge: the run entered from outside, or left
 
-BRANCHES = frozenset("b bl bx blx cbz cbnz tbb tbh".split())
-MULTIPLES = frozenset(
-    "ldm ldmdb stm stmdb push pop vldm vldmdb vldmia vstm vstmdb vstmia vpush vpop fldmiax fldmdbx".split()
+BRANCHES = words("b bl bx blx cbz cbnz tbb tbh")
+MULTIPLES = words(
+    "ldm ldmdb stm stmdb push pop vldm vldmdb vldmia vstm vstmdb vstmia vpush vpop fldmiax fldmdbx "
+    "fstmiax fstmdbx"
 )
-MULTIPLIES = ("mul", "mla", "mls", "smul", "smla", "smls", "smmul", "smmla", "smmls", "smuad", "smusd", "umul", "umla")
+MULTIPLIES = tuple(sorted(words("mul mla mls smul smla smls smmul smmla smmls smuad smusd umul umla umaal")))
 # Several times the class `divide` or `floating`, after Arm DDI 0439, table 7-1.
 LONG_FLOATING = {"vdiv": 14, "vsqrt": 14, "vfma": 3, "vfms": 3, "vfnma": 3, "vfnms": 3}
 LONG_FLOATING |= {"vmla": 3, "vmls": 3, "vnmla": 3, "vnmls": 3}
@@ -61,8 +62,8 @@ class Costs:
             found = list(decode(self._engine, data, address))
             if not found or sum(i.size_bytes for i in found) != size_bytes:
                 raise DeviceError(
-                    f"the core ran {size_bytes} bytes at {self._image.locate(address)} that are no instructions "
-                    f"of the image; look for a jump through a broken pointer"
+                    f"the core ran {size_bytes} bytes at {self._image.locate(address)} that are no "
+                    f"instructions of the image; look for a jump through a broken pointer"
                 )
             self._blocks[key] = summarize(found, self._cost)
         return self._blocks[key]
@@ -156,4 +157,7 @@ def _is_conditional(instruction: Instruction) -> bool:
     """CBZ, CBNZ, a branch with a condition, and whatever an IT block makes conditional."""
     import capstone.arm as arm
 
-    return instruction.name in ("cbz", "cbnz") or instruction.raw.cc not in (arm.ARM_CC_AL, arm.ARM_CC_INVALID)
+    return instruction.name in ("cbz", "cbnz") or instruction.raw.cc not in (
+        arm.ARM_CC_AL,
+        arm.ARM_CC_INVALID,
+    )

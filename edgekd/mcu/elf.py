@@ -54,7 +54,9 @@ class Image:
     def place(self, name: str) -> int:
         """The address of a symbol; raises ArtifactError when the image has none of that name."""
         if name not in self.places:
-            raise ArtifactError(f"the firmware image has no symbol {name!r}; build it with edgekd's linker script")
+            raise ArtifactError(
+                f"the firmware image has no symbol {name!r}; build it with edgekd's linker script"
+            )
         return self.places[name]
 
     def function(self, name: str) -> Symbol:

@@ -55,15 +55,23 @@ def run_image(
         raise ConfigError(f"target {target.name} has no core to emulate; take one of kind mcu")
     if inputs.ndim != 2 or inputs.dtype.itemsize != 1 or not len(inputs):
         raise ArtifactError(
-            f"the core takes rows of bytes, not {inputs.dtype} {list(inputs.shape)}; give uint8 [samples, bytes]"
+            f"the core takes rows of bytes, not {inputs.dtype} {list(inputs.shape)}; give [N, bytes]"
         )
     image = read_elf(elf)
     check_isa(image, target.core)
     with tempfile.TemporaryDirectory(prefix="edgekd-run-") as folder:
         run = Run(
-            elf, image, _read_layers(layers), target, inputs.view("uint8"), counted, watched, timeout_s, progress,
-            Path(folder),
-        )  # fmt: skip
+            elf=elf,
+            image=image,
+            layers=_read_layers(layers),
+            target=target,
+            inputs=inputs.view("uint8"),
+            counted=counted,
+            watched=watched,
+            timeout_s=timeout_s,
+            progress=progress,
+            folder=Path(folder),
+        )
         return ENGINES[engine](run)
 
 
@@ -75,4 +83,6 @@ def _read_layers(path: Path) -> list[Mapping[str, Any]]:
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}; generate the C again") from None
     except (ValueError, KeyError, TypeError):
-        raise ArtifactError(f"{path}: not a list of layers (name, op, symbol, macs); generate the C again") from None
+        raise ArtifactError(
+            f"{path}: not a list of layers (name, op, symbol, macs); generate the C again"
+        ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,20 +56,22 @@ class Run:
 
 def read_rows(run: Run) -> tuple[Bytes, npt.NDArray[np.uint32]]:
     """(outputs [N, bytes], ticks [N]) from the files that the image wrote; ArtifactError on a wrong count."""
-    ticks = np.fromfile(run.folder / "ticks.bin", "<u4")
+    ticks: npt.NDArray[np.uint32] = np.fromfile(run.folder / "ticks.bin", "<u4")
     outputs = np.fromfile(run.folder / "outputs.bin", np.uint8)
     samples, row_bytes = run.inputs.shape
     if len(ticks) != samples or len(outputs) % samples:
         raise ArtifactError(
-            f"the image ran {len(ticks)} samples where {samples} of {row_bytes} bytes were given; give the input "
-            f"bytes that the model's header says"
+            f"the image ran {len(ticks)} samples where {samples} of {row_bytes} bytes were given; give "
+            f"the input bytes that the model's header says"
         )
     return outputs.reshape(samples, -1), ticks.astype(np.uint32)
 
 
 def fault_error(run: Run, facts: Mapping[str, Any]) -> EdgekdError:
     """The error that `facts` describe: kind, pc, lr, address, size, write, number, status, detail, sample."""
-    where = f"{run.image.locate(facts['pc'])}" if "pc" in facts else "the core"
+    where = run.image.locate(facts["pc"]) if "pc" in facts else "the core"
+    if facts.get("output"):
+        where = "model_invoke"  # the harness only noticed
     kind, sample = facts["kind"], facts.get("sample", 0)
     text = _MESSAGES[kind](run, facts)
     error = VerifyError if kind in MEMORY_RULES else DeviceError
@@ -89,7 +91,9 @@ def _outside(run: Run, facts: Mapping[str, Any]) -> str:
     bottom = run.image.place("stack_bottom")
     if bottom - 0x10000 <= address < bottom:
         reserved = run.image.place("stack_top") - bottom
-        return f"the stack overflowed its {reserved} reserved bytes (0x{address:08x}); raise memory.stack_bytes"
+        return (
+            f"the stack overflowed its {reserved} reserved bytes (0x{address:08x}); raise memory.stack_bytes"
+        )
     return f"{verb} 0x{address:08x}, outside the image's own memory; keep the access inside its buffer"
 
 
@@ -116,7 +120,7 @@ def _exit(run: Run, facts: Mapping[str, Any]) -> str:
     return f"the image ended with status {facts['status']}: {_STATUS.get(facts['status'], 'unknown')}"
 
 
-_MESSAGES = {
+_MESSAGES: dict[str, Callable[[Run, Mapping[str, Any]], str]] = {
     "unwritten": _unwritten,
     "outside": _outside,
     "unaligned": lambda run, facts: (

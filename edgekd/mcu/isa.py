@@ -14,8 +14,14 @@ from edgekd.errors import ConfigError, VerifyError
 from edgekd.mcu.elf import Image
 from edgekd.target import Core
 
+
+def words(text: str) -> frozenset[str]:
+    """The names in `text`, blank-separated: a table that a person can read."""
+    return frozenset(text.split())
+
+
 # Armv7E-M (Cortex-M4), by the names capstone gives: Arm DDI 0403, chapter A7.
-ARMV7EM = frozenset(
+ARMV7EM = words(
     """
     adc add addw adr and asr b bfc bfi bic bkpt bl blx bx cbnz cbz clrex clz cmn cmp cps csdb dbg dmb dsb
     eor esb hint isb it ldm ldmdb ldr ldrb ldrbt ldrd ldrex ldrexb ldrexh ldrh ldrht ldrsb ldrsbt ldrsh
@@ -28,24 +34,25 @@ ARMV7EM = frozenset(
     strt sub subs subw svc sxtab sxtab16 sxtah sxtb sxtb16 sxth tbb tbh teq tst uadd16 uadd8 uasx ubfx udf
     udiv uhadd16 uhadd8 uhasx uhsax uhsub16 uhsub8 umaal umlal umull uqadd16 uqadd8 uqasx uqsax uqsub16
     uqsub8 usad8 usada8 usat usat16 usax usub16 usub8 uxtab uxtab16 uxtah uxtb uxtb16 uxth wfe wfi yield
-    """.split()
+    """
 )
 
 # FPv4-SP: single precision; double registers only move. Which operand sizes, `_is_single` holds.
-FPV4_MOVES = frozenset(
-    "fconsts fldmdbx fldmiax fmdhr fmdlr fmrdh fmrdl fmstat fstmdbx fstmiax vldm vldmdb vldmia vldr vmov vmrs "
-    "vmsr vpop vpush vstm vstmdb vstmia vstr".split()
+FPV4_MOVES = words(
+    "fconsts fldmdbx fldmiax fmdhr fmdlr fmrdh fmrdl fmstat fstmdbx fstmiax vldm vldmdb vldmia vldr vmov "
+    "vmrs vmsr vpop vpush vstm vstmdb vstmia vstr"
 )
-FPV4_ARITHMETIC = frozenset(
+FPV4_ARITHMETIC = words(
     "vabs vadd vcmp vcmpe vcvt vcvtb vcvtr vcvtt vdiv vfma vfms vfnma vfnms vmla vmls vmul vneg vnmla "
-    "vnmls vnmul vsqrt vsub".split()
+    "vnmls vnmul vsqrt vsub"
 )
 
 INSTRUCTION_SETS = {"cortex-m4": ARMV7EM}
 
 # Loads and stores of several words, and those of the FPU, fault on an unaligned word address.
-WORD_ALIGNED = frozenset("ldrd strd ldm ldmdb stm stmdb ldrex strex".split()) | frozenset(
-    "vldr vstr vldm vldmdb vldmia vstm vstmdb vstmia".split()
+WORD_ALIGNED = words(
+    "ldrd strd ldm ldmdb stm stmdb ldrex strex vldr vstr vldm vldmdb vldmia vstm vstmdb vstmia "
+    "fldmiax fldmdbx fstmiax fstmdbx"
 )
 
 
@@ -89,7 +96,9 @@ def check_isa(image: Image, core: Core) -> None:
     """Raises VerifyError naming function and instruction where `image` holds what `core` lacks."""
     allowed = INSTRUCTION_SETS.get(core.cpu)
     if allowed is None:
-        raise ConfigError(f"core {core.cpu!r} has no instruction set in edgekd; known: {', '.join(INSTRUCTION_SETS)}")
+        raise ConfigError(
+            f"core {core.cpu!r} has no instruction set in edgekd; known: {', '.join(INSTRUCTION_SETS)}"
+        )
     for instruction in instructions(image):
         if instruction.name in allowed:
             continue
@@ -97,8 +106,8 @@ def check_isa(image: Image, core: Core) -> None:
             raise _lacking(image, instruction, core)
         if not core.fpu:
             raise VerifyError(
-                f"{image.locate(instruction.address)}: the float instruction {instruction.text!r} is in an image "
-                f"for a core without FPU; compile with -mfloat-abi=soft or set core.fpu"
+                f"{image.locate(instruction.address)}: the float instruction {instruction.text!r} is in an "
+                f"image for a core without FPU; compile with -mfloat-abi=soft or set core.fpu"
             )
 
 
@@ -118,7 +127,9 @@ def aligned_accesses(image: Image) -> list[tuple[int, int, int]]:
 
 def _lacking(image: Image, instruction: Instruction, core: Core) -> VerifyError:
     where = image.locate(instruction.address)
-    return VerifyError(f"{where}: the instruction {instruction.text!r} does not exist on a {core.cpu}; compile for that core")
+    return VerifyError(
+        f"{where}: the instruction {instruction.text!r} does not exist on a {core.cpu}; compile for that core"
+    )
 
 
 def _code_ranges(image: Image, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -141,8 +152,8 @@ def _decode_all(engine: Any, data: bytes, address: int, image: Image) -> Iterato
                 return  # the linker's fill between functions
             where = image.locate(address + position)
             raise VerifyError(
-                f"{where}: the bytes {data[position : position + 4].hex()} are no Thumb instruction of this core; "
-                f"compile for that core"
+                f"{where}: the bytes {data[position : position + 4].hex()} are no Thumb instruction of this "
+                f"core; compile for that core"
             )
 
 

@@ -38,7 +38,9 @@ def run_unicorn(run: Run) -> EmulatorResult:
     counts = json.loads((run.folder / "counts.json").read_text("utf-8"))
     outputs, _ = read_rows(run)
     instructions, cycles, by_layer = _account(run, counts)
-    return EmulatorResult(outputs, instructions, by_layer, cycles, counts["peak_stack_bytes"], counts["engine"])
+    return EmulatorResult(
+        outputs, instructions, by_layer, cycles, counts["peak_stack_bytes"], counts["engine"]
+    )
 
 
 def _write_job(run: Run) -> None:
@@ -120,8 +122,8 @@ def _follow(child: subprocess.Popen[str], run: Run) -> None:
             line = lines.get(timeout=run.timeout_s + STARTUP_S)
         except queue.Empty:
             raise DeviceError(
-                f"the emulator said nothing for {run.timeout_s + STARTUP_S:g} s in sample {_samples_done(run)}; "
-                f"run it again, or allow more time"
+                f"the emulator said nothing for {run.timeout_s + STARTUP_S:g} s in sample "
+                f"{_samples_done(run)}; run it again, or allow more time"
             ) from None
         if line is None:
             return
@@ -156,7 +158,12 @@ def _account(
         return (), (), ()
     median = rows[instructions.index(statistics.median_low(instructions))]
     by_layer = [
-        {"name": layer["name"], "op": layer["op"], "instructions": median.get(index, 0), "macs": layer["macs"]}
+        {
+            "name": layer["name"],
+            "op": layer["op"],
+            "instructions": median.get(index, 0),
+            "macs": layer["macs"],
+        }
         for index, layer in enumerate(run.layers)
     ]
     by_layer.append({"name": "(invoke)", "op": "", "instructions": median.get(-1, 0), "macs": 0})

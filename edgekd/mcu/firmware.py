@@ -1,0 +1,145 @@
+"""Builds the firmware image: generated C, start-up, harness and board, linked into the target's memory.
+
+Promises: the same inputs give the same bytes; what cannot fit is refused, before compiling where the
+model's own sizes already say so; image.json says what fills flash and RAM. Raises ArtifactError with
+the compiler's first error, BudgetError with need and have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgekd.errors import ArtifactError, BudgetError, ConfigError
+from edgekd.mcu.elf import Image, read_elf
+from edgekd.mcu.toolchain import Compiler
+from edgekd.resources import resource_dir
+from edgekd.target import Memory, Target
+
+WEIGHTS = "model_weights_"  # how the generated C names the objects that hold weights
+STACK_ALIGNMENT_BYTES = 8
+# Room for an image that does not fit, so that the refusal can say what it needs.
+ROOMY_BYTES = 0x1000_0000
+
+_ARRAY = re.compile(rf"\bu?int(8|16|32|64)_t\s+{WEIGHTS}\w+((?:\s*\[\s*\d+\s*\])+)\s*=")
+_ARENA = re.compile(r"^\s*#\s*define\s+MODEL_ARENA_BYTES\s+\(?(\d+)", re.MULTILINE)
+
+
+def build_image(model_dir: Path, target: Target, compiler: Compiler, out: Path) -> None:
+    """Write out/firmware.elf and out/image.json for the generated C in `model_dir`.
+
+    image.json: {"flash_bytes": {weights, code, constants, total}, "ram_bytes": {arena, static, stack
+    (reserved), total}, "compiler", "target"}. Raises BudgetError, ArtifactError, ConfigError.
+    """
+    if target.core is None or target.memory is None or target.emulator is None:
+        raise ConfigError(f"target {target.name} has no core to build for; take one of kind mcu")
+    sources = sorted(model_dir.glob("*.c"))
+    if not sources or not (model_dir / "model.h").exists():
+        raise ArtifactError(f"{model_dir.name}: holds no generated C (model.h and *.c); run the export again")
+    refuse_sources(model_dir, target.memory)
+    out.mkdir(parents=True, exist_ok=True)
+    boards = resource_dir("firmware_stubs") / "boards"
+    sources += sorted((boards / "cortex-m").glob("*.c")) + sorted(
+        (boards / target.emulator.machine).glob("*.c")
+    )
+    template = (boards / "cortex-m" / "link.ld.in").read_text("utf-8")
+    with tempfile.TemporaryDirectory(dir=out, prefix=".build-") as name:
+        image = _link(sources, model_dir, template, target, compiler, Path(name))
+        refuse_image(image, target.memory)
+        sizes = {"compiler": compiler.version, "target": target.name, **memory_use(image)}
+        (Path(name) / "image.json").write_text(json.dumps(sizes, indent=1, sort_keys=True) + "\n", "utf-8")
+        for file in ("firmware.elf", "image.json"):
+            os.replace(Path(name) / file, out / file)
+
+
+def refuse_sources(model_dir: Path, memory: Memory) -> None:
+    """BudgetError when the weights alone outgrow flash, or arena and stack outgrow RAM: before compiling."""
+    header = _ARENA.search((model_dir / "model.h").read_text("utf-8"))
+    arena = int(header[1]) if header else 0
+    weights = 0
+    for source in sorted(model_dir.glob("*.[ch]")):
+        weights += sum(_array_bytes(found) for found in _ARRAY.finditer(source.read_text("utf-8")))
+    _hold("flash", weights, memory.flash_bytes, "for the weights alone")
+    _hold("RAM", arena + memory.stack_bytes, memory.ram_bytes, "for arena and stack alone")
+
+
+def refuse_image(image: Image, memory: Memory) -> None:
+    """BudgetError when the linked image does not fit the target's flash or RAM."""
+    use = memory_use(image)
+    _hold("flash", use["flash_bytes"]["total"], memory.flash_bytes, "for weights, code and constants")
+    _hold("RAM", use["ram_bytes"]["total"], memory.ram_bytes, "for arena, statics and stack")
+
+
+def memory_use(image: Image) -> dict[str, dict[str, int]]:
+    """What fills flash and RAM, from the linked sections and symbols.
+
+    weights: objects named model_weights_*; code: .text and the vector table; constants: the rest of
+    flash, start values of .data included; arena: model_t; static: the rest of RAM but the stack.
+    """
+    size = {name: section.size_bytes for name, section in image.sections.items()}
+    weights = sum(symbol.size_bytes for symbol in image.objects if symbol.name.startswith(WEIGHTS))
+    code = size.get(".text", 0) + size.get(".vectors", 0)
+    flash = sum(len(data) for _, data in image.load)
+    arena = sum(symbol.size_bytes for symbol in image.objects if symbol.name == "model")
+    stack = image.place("stack_top") - image.place("stack_bottom")
+    ram = image.place("ram_end") - image.place("stack_bottom")
+    return {
+        "flash_bytes": {
+            "weights": weights,
+            "code": code,
+            "constants": flash - weights - code,
+            "total": flash,
+        },
+        "ram_bytes": {"arena": arena, "static": ram - arena - stack, "stack": stack, "total": ram},
+    }
+
+
+def linker_script(template: str, memory: Memory, flash_bytes: int, ram_bytes: int) -> str:
+    """The template with the memory's origins and the given lengths."""
+    stack = -(-memory.stack_bytes // STACK_ALIGNMENT_BYTES) * STACK_ALIGNMENT_BYTES
+    values: Mapping[str, int] = {
+        "FLASH_ORIGIN": memory.flash_origin,
+        "FLASH_BYTES": flash_bytes,
+        "RAM_ORIGIN": memory.ram_origin,
+        "RAM_BYTES": ram_bytes,
+        "STACK_BYTES": stack,
+    }
+    for key, value in values.items():
+        template = template.replace(f"@{key}@", f"0x{value:x}")
+    return template
+
+
+def _link(
+    sources: list[Path], model_dir: Path, template: str, target: Target, compiler: Compiler, folder: Path
+) -> Image:
+    """Compile into folder/firmware.elf; an image that overflows is linked again with room, to be measured."""
+    assert target.core is not None and target.memory is not None
+    memory, elf, script = target.memory, folder / "firmware.elf", folder / "link.ld"
+    script.write_text(linker_script(template, memory, memory.flash_bytes, memory.ram_bytes), "utf-8")
+    try:
+        compiler.compile_core(target.core, sources, [model_dir], script, elf)
+    except ArtifactError as error:
+        if "region" not in str(error) and "overflow" not in str(error):
+            raise
+        script.write_text(linker_script(template, memory, ROOMY_BYTES, ROOMY_BYTES), "utf-8")
+        compiler.compile_core(target.core, sources, [model_dir], script, elf)
+    return read_elf(elf)
+
+
+def _array_bytes(found: re.Match[str]) -> int:
+    elements = 1
+    for extent in re.findall(r"\d+", found[2]):
+        elements *= int(extent)
+    return elements * int(found[1]) // 8
+
+
+def _hold(what: str, need: int, have: int, why: str) -> None:
+    if need > have:
+        raise BudgetError(
+            f"the model does not fit the {what}: it needs {need:,} bytes {why}, the target has {have:,}; "
+            f"compress the model or take a larger target"
+        )
