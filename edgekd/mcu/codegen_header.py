@@ -44,7 +44,7 @@ void *model_input(model_t *model, int index);
 /* Where output `index` is found after model_invoke; a null pointer for an index that does not exist. */
 const void *model_output(const model_t *model, int index);
 
-/* One inference. Time does not depend on the data, but for SOFTMAX's. */
+/* One inference: inputs to outputs. */
 void model_invoke(model_t *model);
 
 #ifdef __cplusplus

@@ -81,7 +81,7 @@ class HostModel:
         """
         if x.ndim != 2 or x.shape[1] != self.input_bytes or x.dtype not in (np.int8, np.uint8):
             raise ArtifactError(
-                f"the generated C takes int8 or uint8 [N, {self.input_bytes}], not {x.dtype} of shape {x.shape}"
+                f"the generated C takes int8 or uint8 [N, {self.input_bytes}], not {x.dtype} {list(x.shape)}"
             )
         given = np.ascontiguousarray(x)
         result = np.empty((len(given), self.output_bytes), np.int8)
