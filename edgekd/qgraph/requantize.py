@@ -57,17 +57,9 @@ def activation_range(output: Tensor, activation: str) -> tuple[int, int]:
 
 
 def channel_reals(graph: QGraph, op: Op) -> npt.NDArray[np.float64]:
-    """input scale * weight scale / output scale per output channel (or one, per tensor).
-
-    FULLY_CONNECTED with one weight scale multiplies the two scales in float32, as TFLite does;
-    every other case multiplies in double.
-    """
+    """input scale * weight scale / output scale per output channel (or one, per tensor), in double."""
     x, weights, y = (graph.tensors[i] for i in (op.inputs[0], op.inputs[1], op.outputs[0]))
-    if op.kind == "FULLY_CONNECTED" and len(weights.scale) == 1:
-        product = (x.scale * weights.scale).astype(np.float64)
-    else:
-        product = scale_of(x) * weights.scale.astype(np.float64)
-    real: npt.NDArray[np.float64] = product / scale_of(y)
+    real: npt.NDArray[np.float64] = scale_of(x) * weights.scale.astype(np.float64) / scale_of(y)
     return real
 
 
