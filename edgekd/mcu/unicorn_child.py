@@ -293,7 +293,7 @@ class Machine:
         if name not in FILES:
             return -1
         handle = len(self.files) + 1
-        self.files[handle] = open(name, "rb" if mode == 1 else "wb")  # noqa: SIM115
+        self.files[handle] = open(name, "rb" if mode == 1 else "wb", buffering=0)  # noqa: SIM115
         if name == "ticks.bin":
             self.ticks = handle
         return handle

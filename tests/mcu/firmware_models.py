@@ -29,7 +29,11 @@ void model_invoke(model_t *model);
 ENDS = """
 #include "model.h"
 #define LAYER __attribute__((noinline))
-void model_init(model_t *model) { (void)model; }
+EXTRA
+void model_init(model_t *model) {
+  (void)model;
+  PREPARE
+}
 void *model_input(model_t *model, int index) { (void)index; return model->bytes; }
 const void *model_output(const model_t *model, int index) {
   (void)index;
@@ -161,16 +165,17 @@ def write_model(
     name: str,
     *,
     extra: str = "",
+    prepare: str = "",
     inputs: int = 16,
     outputs: int = 8,
     arena: int = 64,
     rounds: int = 1,
 ) -> Path:
-    """The model `name` as generated C in `folder`; `extra` is C appended to model.c."""
+    """The model `name` as generated C in `folder`; `extra` is C before it, `prepare` runs in model_init."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.h").write_text(HEADER.format(inputs=inputs, outputs=outputs, arena=arena))
     body = BODIES[name].replace("ROUNDS", str(rounds))
-    (folder / "model.c").write_text(ENDS + body + extra)
+    (folder / "model.c").write_text(ENDS.replace("EXTRA", extra).replace("PREPARE", prepare) + body)
     rows = [dict(zip(("name", "op", "symbol", "macs"), row, strict=True)) for row in LAYERS[name]]
     (folder / "layers.json").write_text(json.dumps(rows))
     return folder
