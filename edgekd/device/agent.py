@@ -23,12 +23,13 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 SCHEMA = 1
 MARK = "@@edgekd-agent-1 "
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 16
 RELEASE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}-[0-9a-f]{12}")
 FILE_NAME = re.compile(r"(?:bundle/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -152,7 +153,7 @@ def describe_root(root: Path) -> dict[str, Any]:
     return {"current": current, "releases": names, "free_bytes": space.f_bavail * space.f_frsize}
 
 
-def receive(staging: Path, plan: list[dict[str, Any]], source: BinaryIO, stall_s: int) -> None:
+def receive(staging: Path, plan: list[dict[str, Any]], source: BufferedReader, stall_s: int) -> None:
     """Append the announced bytes to the files in incoming/; a full disk leaves nothing behind."""
     try:
         for part in plan:
@@ -172,17 +173,17 @@ def receive(staging: Path, plan: list[dict[str, Any]], source: BinaryIO, stall_s
         raise
 
 
-def copy_exactly(source: BinaryIO, stream: BinaryIO, size_bytes: int, stall_s: int) -> None:
+def copy_exactly(source: BufferedReader, stream: BinaryIO, size_bytes: int, stall_s: int) -> None:
     """Move `size_bytes` from the link into a file; what came before a cut is kept."""
     while size_bytes:
         signal.alarm(stall_s)  # a link silent for this long ends the process, and so frees the lock
-        chunk = source.read(wanted := min(size_bytes, CHUNK_BYTES))
+        chunk = source.read1(min(size_bytes, CHUNK_BYTES))
         signal.alarm(0)
+        if not chunk:
+            raise AgentError("cut", "the link ended in the middle of a file; deploy again")
         stream.write(chunk)
         stream.flush()
-        if len(chunk) < wanted:
-            raise AgentError("cut", "the link ended in the middle of a file; deploy again")
-        size_bytes -= wanted
+        size_bytes -= len(chunk)
 
 
 def install(root: Path, release: str, files: dict[str, Any], manifest_text: str, keep: int) -> list[str]:
@@ -260,7 +261,7 @@ def prune(root: Path, release: str, keep: int) -> list[str]:
 
 def deploy(arguments: argparse.Namespace) -> None:
     """The device's side of a deploy: request line in, state out, plan and bytes in, result out."""
-    root, source = Path(arguments.root), sys.stdin.buffer
+    root, source = Path(arguments.root), cast(BufferedReader, sys.stdin.buffer)
     request = json.loads(source.readline())
     release, manifest_text, stall_s = request["release"], request["manifest"], int(request["stall_s"])
     files = check_request(release, manifest_text)

@@ -45,7 +45,7 @@ class DeployResult:
     root: str
     unchanged: bool
     uploaded_bytes: int
-    resumed_bytes: int  # of files that an earlier, interrupted deploy had left
+    resumed_bytes: int  # that an earlier, interrupted deploy had left, and that were not sent again
     upload_s: float
     releases: tuple[str, ...]
     removed: tuple[str, ...]
@@ -109,7 +109,7 @@ def deploy(
     ) as session:
         session.send_request(request)
         state = session.receive()
-        plan, resumed_bytes = plan_upload(release, state["have"])
+        plan = plan_upload(release, state["have"])
         check_space(transport.name, root, plan, state["free_bytes"])
         begin = time.monotonic()
         sent_bytes = upload(session, release, plan, progress)
@@ -122,7 +122,7 @@ def deploy(
         root=root,
         unchanged=not plan and state["current"] == release.name,
         uploaded_bytes=sent_bytes,
-        resumed_bytes=resumed_bytes,
+        resumed_bytes=0 if state["installed"] else size_bytes - sent_bytes,
         upload_s=upload_s,
         releases=tuple(result["releases"]),
         removed=tuple(result["removed"]),
@@ -135,13 +135,12 @@ def device_path(root: str) -> str:
     return "." if root in ("", "~") else root.removeprefix("~/")
 
 
-def plan_upload(release: Release, have: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
-    """What to send: path, offset and size_bytes a file; and how many bytes a cut deploy has left to build on.
+def plan_upload(release: Release, have: dict[str, Any]) -> list[dict[str, Any]]:
+    """What to send: path, offset and size_bytes of each file that is not there whole.
 
     A part is built on only when its digest is that of our own first bytes; else the file is sent anew.
     """
     plan: list[dict[str, Any]] = []
-    resumed_bytes = 0
     for path, data in release.contents.items():
         here = have.get(path, {"size_bytes": 0, "sha256": ""})
         offset = here["size_bytes"]
@@ -149,9 +148,8 @@ def plan_upload(release: Release, have: dict[str, Any]) -> tuple[list[dict[str, 
             offset = 0
         if path in have and offset == len(data):
             continue
-        resumed_bytes += offset
         plan.append({"path": path, "offset": offset, "size_bytes": len(data) - offset})
-    return plan, resumed_bytes
+    return plan
 
 
 def check_space(name: str, root: str, plan: list[dict[str, Any]], free_bytes: int) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import paramiko
+from paramiko.hostkeys import InvalidHostKey
 
 from edgekd.errors import ConfigError, VerifyError
 
@@ -34,6 +35,8 @@ def load_known_hosts(paths: Sequence[Path]) -> paramiko.HostKeys:
             continue
         try:
             known.load(str(path))
+        except InvalidHostKey as error:
+            raise ConfigError(f"{path}: {error.line[:40]!r} holds no key; mend or remove that line") from None
         except (paramiko.SSHException, OSError, ValueError) as error:
             raise ConfigError(f"{path}: not a known_hosts file: {error}; mend or remove that line") from None
     return known

@@ -146,11 +146,12 @@ class AgentSession:
             )
         if status in (126, 127):
             raise MissingDependencyError(
-                f"{name} has no program {python!r}; install Python >= 3.11, or set connection.python"
+                f"{name} cannot run {python!r} ({last or 'not found'}); "
+                f"install Python >= 3.11 there, or set connection.python of the target"
             )
         if status is None or status < 0 or status > 128:
             raise LinkCutError(
-                f"the link to {name} was cut; run the same command again, it goes on from there"
+                f"the link to {name} was cut, or the agent killed there; run the same command again"
             )
         raise DeviceError(
             f"{name}: the agent ended with status {status} and no answer: {last or 'no message'}"

@@ -361,9 +361,7 @@ class SshConversation:
                 f"{name} was silent for {timeout_s:g} s; check the link and run again"
             ) from None
         except (paramiko.SSHException, OSError, EOFError):
-            raise LinkCutError(
-                f"the link to {name} was cut; run the same command again, it goes on from there"
-            ) from None
+            raise LinkCutError(f"the link to {name} was cut; run the same command again") from None
 
 
 def trust_host(options: SshOptions) -> hostkeys.TrustedHost:

@@ -1,4 +1,4 @@
-"""What the device tests share: a small model and bundle, a real OpenSSH server, and a link that misbehaves."""
+"""What the device tests share: a small bundle, a real OpenSSH server, and a link that misbehaves."""
 
 from __future__ import annotations
 
@@ -222,7 +222,9 @@ class Proxy:
             server = socket.create_connection(("127.0.0.1", self._target_port))
             self._sockets += [client, server]
             for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=self._pump, args=(source, sink, source is client), daemon=True).start()
+                threading.Thread(
+                    target=self._pump, args=(source, sink, source is client), daemon=True
+                ).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, counts: bool) -> None:
         with contextlib.suppress(OSError):
