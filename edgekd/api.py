@@ -42,6 +42,8 @@ def request(
     engine: str = "",
     store: str = "",
     shared: str = "",
+    key: str = "",
+    ssh_config: str = "",
     again: bool = False,
     progress: Progress = silent,
     start: Path | None = None,
@@ -69,6 +71,8 @@ def request(
         compiler=compiler or "clang",
         engine=engine or None,
         again=again,
+        key_file=Path(key).expanduser() if key else None,
+        ssh_config=Path(ssh_config).expanduser() if ssh_config else None,
         progress=progress,
     )
 
@@ -131,8 +135,8 @@ def deploy(request: Request, to: str = "") -> Mapping[str, Any]:
     return deploy_to_device(request, to)
 
 
-def trust(request: Request, to: str = "") -> str:
-    """Pin the host key that the device shows now; returns its fingerprint."""
+def trust(request: Request, to: str = "") -> Mapping[str, Any]:
+    """Pin the host key that the device shows now; returns host, key type and fingerprint."""
     from edgekd.pipeline.effects import trust_device
 
     return trust_device(request, to)

@@ -30,6 +30,8 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "compiler": ("", "clang (default, from PyPI) or gcc"),
     "engine": ("", "unicorn or qemu (default: the target's)"),
     "to": ("", "user@host:port of a Linux device, where the target's own is not meant"),
+    "key": ("", "SSH key file (default: the agent's and ~/.ssh/config's)"),
+    "ssh_config": ("", "SSH config file (default: ~/.ssh/config)"),
     "store": ("", "where artifacts are kept (default: .edgekd/ of the project)"),
     "shared": ("", "a team's cache of artifacts: a folder or any fsspec URL"),
     "json": (False, "print the result as JSON"),
@@ -38,6 +40,9 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "no_skips": (False, "a skipped test is a failed test"),
 }
 COMMON = ("recipe", "target", "model", "data", "samples", "compiler", "engine", "store", "shared", "json", "again")
+
+SSH = ("to", "key", "ssh_config")
+DEPLOY_ROWS = ("release", "root", "releases", "removed", "uploaded_bytes", "resumed_bytes", "upload_s", "free_bytes")
 
 Body = Callable[..., None]
 ns = Collection()
@@ -170,7 +175,7 @@ def build(**given: Any) -> None:
     _stage_task("build", f"invoke bench --target {given['target'] or 'mcu-sim'}", given)
 
 
-@command(*COMMON, "to")
+@command(*COMMON, *SSH)
 def bench(**given: Any) -> None:
     """Measure on the target: accuracy, instructions or latency, memory."""
     from edgekd import api
@@ -187,7 +192,7 @@ def bench(**given: Any) -> None:
     _advise(f"invoke graph {origin} --target {given['target']}", "invoke report" if not given["model"] else "invoke targets")
 
 
-@command(*COMMON, "to")
+@command(*COMMON, *SSH)
 def deploy(**given: Any) -> None:
     """Bring the bundle to a Linux device over SSH, whole or not at all."""
     from edgekd import api
@@ -199,16 +204,21 @@ def deploy(**given: Any) -> None:
     if given["json"]:
         _print_json(result)
         return
-    show_table(f"{result['target']}: {result['outcome']}", ("what", "value"), list(result["rows"]), right=())
+    rows = [(name, ", ".join(v) if isinstance(v, list) else v) for name, v in result.items() if name in DEPLOY_ROWS]
+    show_table(f"{result['target']}: {result['outcome']}", ("what", "value"), rows)
     _advise(f"invoke bench --target {given['target']}" + (f" --to {given['to']}" if given["to"] else ""))
 
 
-@command("target", "to", "store")
+@command("target", *SSH, "store", "json")
 def trust(**given: Any) -> None:
     """Pin the host key that a Linux device shows now, after you have compared its fingerprint."""
     from edgekd import api
 
-    print(api.trust(_request(lambda *a: None, given), given["to"]))
+    trusted = api.trust(_request(lambda *a: None, given), given["to"])
+    if given["json"]:
+        _print_json(trusted)
+        return
+    print(f"{trusted['host']}: {trusted['key']} {trusted['fingerprint']} {'pinned' if trusted['added'] else 'was pinned already'}")
     _advise(f"invoke deploy --target {given['target']}" + (f" --to {given['to']}" if given["to"] else ""))
 
 

@@ -126,10 +126,10 @@ def _scratch_bytes(graph: QGraph, op: Op, family: str) -> int:
 
 
 def _greedy_bytes(graph: QGraph, scratch: list[int]) -> int:
-    """TFLM's greedy planner: buffers by falling size, each at the lowest gap that is free in its lifetime."""
+    """TFLM's greedy planner: buffers by falling size (of equals the later first), each at its lowest free gap."""
     buffers = _lifetimes(graph) + [(size, i, i) for i, size in enumerate(scratch) if size]
     placed: list[tuple[int, int, int, int]] = []  # offset, end, first, last
-    for size, first, last in sorted(buffers, key=lambda b: -b[0]):
+    for size, first, last in sorted(buffers, key=lambda b: (-b[0], -b[1])):
         size = -(-size // 16) * 16
         offset = 0
         for start, end, born, dies in sorted(placed):

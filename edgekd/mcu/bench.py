@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from edgekd.errors import VerifyError
 from edgekd.evaluate.record import spread
-from edgekd.mcu.emulator import EmulatorResult, run_image
+from edgekd.mcu.emulator import run_image
+from edgekd.mcu.engine import EmulatorResult
 from edgekd.mcu.host import HostModel
 from edgekd.mcu.toolchain import Compiler
 from edgekd.progress import Progress, silent

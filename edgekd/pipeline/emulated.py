@@ -13,7 +13,7 @@ from edgekd.evaluate.record import new_record
 from edgekd.mcu.bench import bench_image
 from edgekd.mcu.toolchain import find_compiler
 from edgekd.pipeline.request import Job
-from edgekd.pipeline.samples import Samples, graph_inputs, probe_inputs, test_samples, top1
+from edgekd.pipeline.samples import Samples, float_accuracy, graph_inputs, probe_inputs, test_samples, top1
 from edgekd.pipeline.shipping import MODEL_FILES, bench_params, bench_tools, compiler_tools, engine_of, graph_of
 from edgekd.qgraph.edges import strip_float_edges
 from edgekd.store import write_atomically
@@ -70,8 +70,6 @@ def _accuracy(job: Job, samples: Samples | None, outputs: list[Any], graph: Any)
         "agreement": 1.0,
     }
     if "float" in job.inputs:
-        from edgekd.export.onnx_session import run_onnx
-
-        logits = run_onnx((job.path("float") / MODEL_FILES["float"]).read_bytes(), samples.x.astype(np.float32))
-        found["accuracy_float"] = float((logits.argmax(axis=1) == samples.y).mean())
+        model = (job.path("float") / MODEL_FILES["float"]).read_bytes()
+        found["accuracy_float"] = float_accuracy(model, samples)
     return found

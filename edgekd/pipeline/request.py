@@ -39,6 +39,8 @@ class Request:
     compiler: str = "clang"
     engine: str | None = None
     again: bool = False
+    key_file: Path | None = None  # SSH identity; None: the agent's and the config file's
+    ssh_config: Path | None = None  # None: ~/.ssh/config
     progress: Progress = silent
 
     def need_recipe(self) -> Recipe:

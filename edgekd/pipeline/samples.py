@@ -26,6 +26,12 @@ class Samples:
     split: str
     classes: tuple[str, ...]
 
+    def floats(self) -> npt.NDArray[np.float32]:
+        """x as float32; ArtifactError where it holds quantized integers."""
+        if self.x.dtype.kind != "f":
+            raise ArtifactError(f"the data is {self.x.dtype}, already quantized; this needs x as float32")
+        return self.x.astype(np.float32)
+
 
 def test_samples(artifact: Artifact, limit: int | None) -> Samples:
     """The first `limit` samples of the test split, or of the user's x and y."""
@@ -82,6 +88,13 @@ def probe_inputs(graph: QGraph, limit: int | None) -> list[Array]:
     """Seeded inputs where no data is given: a third each uniform, near the zero point, extremes."""
     count = limit or PROBE_SAMPLES
     return [_probe(graph.tensors[i], count, seed) for seed, i in enumerate(graph.inputs)]
+
+
+def float_accuracy(model: bytes, samples: Samples) -> float:
+    """The float ONNX model's accuracy on the same samples, by ONNX Runtime on this machine."""
+    from edgekd.export.onnx_session import run_onnx
+
+    return float((run_onnx(model, samples.floats()).argmax(axis=1) == samples.y).mean())
 
 
 def top1(graph: QGraph, outputs: Sequence[Array]) -> npt.NDArray[np.int64]:

@@ -13,6 +13,8 @@ from edgekd.store import Artifact
 
 # The file in which each form of model lies in its artifact.
 MODEL_FILES = {"float": "model.onnx", "qdq": "int8.onnx", "tflite": "model.tflite"}
+BUNDLE = "bundle"  # the directory of a Linux bundle in its artifact
+GOLDEN_SAMPLES = 32
 
 
 def int8_stage(request: Request) -> str:
@@ -112,17 +114,40 @@ def export_params(request: Request) -> dict[str, Any]:
 def run_export(job: Job) -> dict[str, Any]:
     if job.request.need_target().kind == "mcu":
         return _export_mcu(job)
-    from edgekd.pipeline.samples import test_samples
+    return _export_linux(job)
+
+
+def _export_linux(job: Job) -> dict[str, Any]:
+    """`bundle/`: the int8 and the float ONNX, samples, golden outputs."""
     from edgekd.export.linux import write_bundle
+    from edgekd.pipeline.samples import float_accuracy, test_samples
     from edgekd.quantize.activation import uint8_variant
 
+    if "samples" not in job.inputs:
+        raise ConfigError("a bundle holds samples to be checked with on the device; add --data FILE.npz with x and y")
     params = export_params(job.request)
     int8 = (job.path("int8") / MODEL_FILES["qdq"]).read_bytes()
-    if params["activation"] == "uint8":
-        int8 = uint8_variant(int8)
     floating = (job.path("float") / MODEL_FILES["float"]).read_bytes() if "float" in job.inputs else None
-    samples = test_samples(job.inputs.get("samples"), job.request.samples)
-    return write_bundle(job.out, params, floating, int8, samples, progress=job.request.progress)
+    samples = test_samples(job.inputs["samples"], job.request.samples)
+    write_bundle(
+        job.out / BUNDLE,
+        name=params["name"],
+        float_onnx=floating,
+        int8_onnx=uint8_variant(int8) if params["activation"] == "uint8" else int8,
+        activation=params["activation"],
+        labels=samples.classes or None,
+        samples_x=samples.floats(),
+        samples_y=samples.y,
+        split=samples.split,
+        golden_count=min(GOLDEN_SAMPLES, len(samples.x)),
+        preprocessing={"layout": "NCHW", "dtype": "float32", "scaling": "as the samples are: none on the device"},
+        progress=job.request.progress,
+    )
+    return {
+        "samples": len(samples.x),
+        "accuracy_float": float_accuracy(floating, samples) if floating else None,
+        "bundle_bytes": sum(p.stat().st_size for p in (job.out / BUNDLE).iterdir()),
+    }
 
 
 def _export_mcu(job: Job) -> dict[str, Any]:
@@ -167,9 +192,11 @@ def machine_params(request: Request) -> dict[str, Any]:
 
 
 def compiler_tools(request: Request) -> dict[str, str]:
-    from edgekd.mcu.toolchain import compiler_version
+    if request.compiler == "clang":
+        return versions("ziglang")
+    from edgekd.mcu.toolchain import find_compiler
 
-    return {request.compiler: compiler_version(request.compiler)}
+    return {request.compiler: find_compiler(request.compiler, request.store.work("compiler")).version}
 
 
 def run_build(job: Job) -> dict[str, Any]:
@@ -200,10 +227,12 @@ def bench_params(request: Request) -> dict[str, Any]:
 
 
 def bench_tools(request: Request) -> dict[str, str]:
-    from edgekd.mcu.engine import engine_version
+    libraries = versions("ziglang", "numpy", "onnxruntime")
+    if engine_of(request) == "unicorn":
+        return libraries | versions("unicorn")
+    from edgekd.doctor import by_name, probe
 
-    engine = engine_of(request)
-    return {engine: engine_version(engine)} | versions("ziglang", "numpy", "onnxruntime")
+    return libraries | {"qemu": probe(by_name("qemu-arm")).version or "absent"}
 
 
 def run_bench(job: Job) -> dict[str, Any]:
