@@ -31,9 +31,10 @@ def write_npz(path: Path, arrays: Mapping[str, Array]) -> None:
 def read_npz(path: Path) -> dict[str, Array]:
     """Every array of an npz file. Raises ArtifactError when it is absent, broken or holds Python objects."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ArtifactError(f"{path} is a single array, not an npz; save it with numpy.savez")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ArtifactError(f"{path} is a single array, not an npz; save it with numpy.savez")
+        with archive:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist; check the path") from None

@@ -77,8 +77,13 @@ class StudentNet(nn.Module):
         super().__init__()
         self.structure = structure
         self.layers = nn.ModuleList()
-        _, height, width = structure.input_shape
-        for spec in structure.layers:
+        # torch fills new layers from its global generator; ours are filled by `initialise` or from a file.
+        with torch.random.fork_rng(devices=[]):
+            self._append_layers(normalised)
+
+    def _append_layers(self, normalised: bool) -> None:
+        _, height, width = self.structure.input_shape
+        for spec in self.structure.layers:
             if spec.kind == "conv":
                 self.layers.append(PaddedConv(spec, height, width, normalised))
                 height, width = -(-height // spec.stride), -(-width // spec.stride)

@@ -51,16 +51,18 @@ def convnet(channels: int, classes: int, width: int) -> nn.Sequential:
     def block(inputs: int, outputs: int) -> list[nn.Module]:
         return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
 
-    return nn.Sequential(
-        *block(channels, width),
-        *block(width, width),
-        nn.MaxPool2d(2),
-        *block(width, 2 * width),
-        *block(2 * width, 2 * width),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(2 * width, classes),
-    )
+    # torch fills new layers from its global generator; ours are filled by `initialise` or from a file.
+    with torch.random.fork_rng(devices=[]):
+        return nn.Sequential(
+            *block(channels, width),
+            *block(width, width),
+            nn.MaxPool2d(2),
+            *block(width, 2 * width),
+            *block(2 * width, 2 * width),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(2 * width, classes),
+        )
 
 
 # Teacher architectures by the name that a recipe gives.

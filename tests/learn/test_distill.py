@@ -1,0 +1,132 @@
+"""The student learns from the file alone, and the same recipe gives the same bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgekd.errors import BudgetError, VerifyError
+from edgekd.learn.ablation import distillation_report, summary
+from edgekd.learn.distill import distill_student
+from edgekd.learn.record import write_knowledge
+from edgekd.learn.teacher import train_teacher
+from edgekd.learn.torch_tools import deterministic
+from edgekd.learn.training import Schedule, train
+from edgekd.progress import silent
+from tests.learn.chain import Chain, make_chain, small_recipe
+
+ALONE = """
+import sys
+from pathlib import Path
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("edgekd.learn.teacher", "edgekd.learn.record"):
+            raise ImportError("the teacher's code is not here")
+sys.meta_path.insert(0, Refuse())
+from edgekd.learn.distill import distill_student
+from tests.learn.chain import small_recipe
+distill_student(Path(sys.argv[1]), Path(sys.argv[2]), small_recipe(), Path(sys.argv[3]))
+"""
+
+
+def test_the_student_needs_neither_the_teachers_weights_nor_its_code(chain: Chain, tmp_path: Path) -> None:
+    """Only the data and the knowledge file are there; importing the teacher fails; the bytes are the chain's."""
+    shutil.copytree(chain.data, tmp_path / "data")
+    shutil.copytree(chain.knowledge, tmp_path / "knowledge")
+    (tmp_path / "out").mkdir()
+    places = [str(tmp_path / name) for name in ("data", "knowledge", "out")]
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", ALONE, *places]
+    run = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    for name in ("student.json", "student.safetensors"):
+        assert (tmp_path / "out" / name).read_bytes() == (chain.student / name).read_bytes()
+
+
+def test_the_same_recipe_gives_the_same_bytes(chain: Chain, tmp_path: Path) -> None:
+    again = make_chain(chain.recipe, tmp_path / "again")
+    files = [p.relative_to(chain.root) for p in chain.root.rglob("*") if p.is_file() and p.name != "whole"]
+    assert len(files) == 11
+    for file in files:
+        assert (again.root / file).read_bytes() == (chain.root / file).read_bytes(), file
+
+
+def test_another_seed_gives_another_student(chain: Chain, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(chain.recipe, seed=chain.recipe.seed + 1)
+    distill_student(chain.data, chain.knowledge, recipe, tmp_path)
+    assert (tmp_path / "student.safetensors").read_bytes() != (
+        chain.student / "student.safetensors"
+    ).read_bytes()
+
+
+def test_torchs_global_generator_is_neither_read_nor_moved(chain: Chain, tmp_path: Path) -> None:
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    distill_student(chain.data, chain.knowledge, chain.recipe, tmp_path)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_threads_and_determinism_are_put_back() -> None:
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with deterministic(1):
+        assert torch.get_num_threads() == 1 and torch.are_deterministic_algorithms_enabled()
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before
+
+
+def test_a_student_beyond_its_budget_is_refused_before_training(chain: Chain, tmp_path: Path) -> None:
+    student = dataclasses.replace(chain.recipe.student, channels=(32, 64, 64))
+    with pytest.raises(BudgetError, match=r"needs \d+ bytes"):
+        distill_student(
+            chain.data, chain.knowledge, dataclasses.replace(chain.recipe, student=student), tmp_path
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_loss_that_explodes_is_named() -> None:
+    def batches(epoch: int, rows: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        return torch.ones(len(rows), 2), ()
+
+    schedule = Schedule(8, 2, 4, 1.0, 0.0, 1, "exploding")
+    with pytest.raises(VerifyError, match=r"exploding: the loss is (nan|inf) in epoch 1"):
+        train(torch.nn.Linear(2, 1), batches, lambda y, t: (y * float("inf")).mean(), schedule, silent)
+
+
+def test_progress_is_told(chain: Chain, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    recipe = dataclasses.replace(chain.recipe, teacher=dataclasses.replace(chain.recipe.teacher, epochs=2))
+    train_teacher(chain.data, recipe, tmp_path, progress=lambda *row: told.append(row))
+    write_knowledge(chain.data, tmp_path, recipe, tmp_path, progress=lambda *row: told.append(row))
+    assert told == [("teacher", 1, 2), ("teacher", 2, 2), *(("knowledge", i, 3) for i in (1, 2, 3))]
+
+
+def test_the_report_says_what_it_compared(chain: Chain, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(chain.recipe, distill=dataclasses.replace(chain.recipe.distill, epochs=1))
+    report = distillation_report(chain.data, chain.knowledge, recipe, tmp_path, seeds=2)
+    assert json.loads((tmp_path / "ablation.json").read_text()) == report
+    assert report["split"] == "test" and report["seeds"] == 2
+    assert len(report["with_distillation"]["values"]) == 2
+    assert "95 %, 2 seeds" in report["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("taught", "untaught", "verdict"),
+    [
+        ([0.98, 0.99, 0.985], [0.90, 0.91, 0.905], "distillation helps: +8.00 ± 0.00 points"),
+        ([0.90, 0.91, 0.905], [0.98, 0.99, 0.985], "distillation harms: -8.00"),
+        ([0.98, 0.97, 0.985], [0.975, 0.985, 0.97], "no effect beyond the spread: +0.17"),
+        ([0.98, 0.98], [0.98, 0.98], "no effect beyond the spread: +0.00"),
+    ],
+)
+def test_the_verdict_is_honest(taught: list[float], untaught: list[float], verdict: str) -> None:
+    assert summary(taught, untaught)["verdict"].startswith(verdict)
+
+
+def test_the_small_recipe_is_the_shipped_one_with_less_training() -> None:
+    assert small_recipe().student.channels == (16, 32, 28)
