@@ -29,6 +29,7 @@ CORE_CODE = (
     "-fno-unwind-tables",
     "-fno-asynchronous-unwind-tables",
     "-fno-stack-protector",
+    "-fomit-frame-pointer",
 )
 
 # Variables that would change what a compiler reads or writes behind our back.

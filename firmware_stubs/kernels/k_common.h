@@ -11,6 +11,26 @@
 
 typedef char k_right_shift_must_be_arithmetic[((-2) >> 1) == -1 ? 1 : -1];
 
+/* Before an inner loop: four steps a turn (K_UNROLL_4), or one (K_ROLLED) where turns are few. Left to itself, clang unrolls until the sums spill, and GCC
+ * hoists the loads of a loop unrolled by hand until it spills too. */
+#if defined(__clang__)
+#define K_UNROLL_4 _Pragma("clang loop unroll_count(4)")
+#define K_ROLLED _Pragma("clang loop unroll(disable)")
+#elif defined(__GNUC__) && __GNUC__ >= 8
+#define K_UNROLL_4 _Pragma("GCC unroll 4")
+#define K_ROLLED
+#else
+#define K_UNROLL_4
+#define K_ROLLED
+#endif
+
+/* Before a function whose loop needs all registers for itself, or that is large and called from some places. */
+#if defined(__GNUC__)
+#define K_NOINLINE __attribute__((noinline))
+#else
+#define K_NOINLINE
+#endif
+
 /* sum + a * b; |a * b| must fit int32. */
 static inline uint32_t k_mac(uint32_t sum, int32_t a, int32_t b)
 {

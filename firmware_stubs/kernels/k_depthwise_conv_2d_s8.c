@@ -15,6 +15,7 @@ typedef struct {
     int32_t x_column;
     int32_t weights_row;
     int32_t weights_column;
+    int32_t zero_point;
 } window_t;
 
 static window_t clip(const k_depthwise_conv_2d_s8_t *layer, const int8_t *x, int32_t top, int32_t left)
@@ -35,22 +36,25 @@ static window_t clip(const k_depthwise_conv_2d_s8_t *layer, const int8_t *x, int
     window.x_column = layer->channels * layer->dilation_w;
     window.weights_row = layer->filter_w * layer->outputs;
     window.weights_column = layer->outputs;
+    window.zero_point = layer->in_zero_point;
     return window;
 }
 
-/* Adds to sums[0..3] the products of channels `at` to `at` + 3 (depth multiplier 1). */
-static void sum_4(const window_t *window, int32_t at, int32_t zero_point, uint32_t *sums)
+/* sums[0..3] of channels `at` to `at` + 3 (depth multiplier 1). */
+K_NOINLINE static void sum_4(const window_t *window, int32_t at, const int32_t *bias, uint32_t *sums)
 {
-    uint32_t a0 = sums[0];
-    uint32_t a1 = sums[1];
-    uint32_t a2 = sums[2];
-    uint32_t a3 = sums[3];
+    const int8_t *x = window->x + at;
+    const int8_t *w = window->weights + at;
+    int32_t zero_point = window->zero_point;
+    uint32_t a0 = (uint32_t)bias[0];
+    uint32_t a1 = (uint32_t)bias[1];
+    uint32_t a2 = (uint32_t)bias[2];
+    uint32_t a3 = (uint32_t)bias[3];
 
     for (int32_t row = 0; row < window->rows; row++) {
-        const int8_t *x = window->x + row * window->x_row + at;
-        const int8_t *w = window->weights + row * window->weights_row + at;
-        int32_t i = 0;
-        int32_t j = 0;
+        int32_t i = row * window->x_row;
+        int32_t j = row * window->weights_row;
+        K_ROLLED
         for (int32_t n = window->columns; n > 0; n--) {
             a0 = k_mac(a0, x[i] - zero_point, w[j]);
             a1 = k_mac(a1, x[i + 1] - zero_point, w[j + 1]);
@@ -67,13 +71,13 @@ static void sum_4(const window_t *window, int32_t at, int32_t zero_point, uint32
 }
 
 /* sum plus the products of input channel `from` and output channel `at`. */
-static uint32_t sum_1(const window_t *window, int32_t from, int32_t at, int32_t zero_point, uint32_t sum)
+static uint32_t sum_1(const window_t *window, int32_t from, int32_t at, uint32_t sum)
 {
     for (int32_t row = 0; row < window->rows; row++) {
         const int8_t *x = window->x + row * window->x_row + from;
         const int8_t *w = window->weights + row * window->weights_row + at;
         for (int32_t n = 0; n < window->columns; n++) {
-            sum = k_mac(sum, x[n * window->x_column] - zero_point, w[n * window->weights_column]);
+            sum = k_mac(sum, x[n * window->x_column] - window->zero_point, w[n * window->weights_column]);
         }
     }
     return sum;
@@ -95,16 +99,13 @@ static void pixel(const k_depthwise_conv_2d_s8_t *layer, const window_t *window,
 
     if (layer->depth_multiplier == 1) {
         for (; at + 4 <= layer->outputs; at += 4) {
-            for (int32_t i = 0; i < 4; i++) {
-                sums[i] = (uint32_t)layer->bias[at + i];
-            }
-            sum_4(window, at, layer->in_zero_point, sums);
+            sum_4(window, at, layer->bias + at, sums);
             finish(layer, at, sums, 4, y);
         }
     }
     for (; at < layer->outputs; at++) {
         int32_t from = at / layer->depth_multiplier;
-        sums[0] = sum_1(window, from, at, layer->in_zero_point, (uint32_t)layer->bias[at]);
+        sums[0] = sum_1(window, from, at, (uint32_t)layer->bias[at]);
         finish(layer, at, sums, 1, y);
     }
 }

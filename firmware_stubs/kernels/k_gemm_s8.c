@@ -4,22 +4,8 @@
 
 #include "k_common.h"
 
-/* One step of the 2 x 2 tile at offset i: four loads, four products. */
-#define STEP_2X2(i)                  \
-    a00 = k_mac(a00, x0[i], w0[i]);  \
-    a01 = k_mac(a01, x0[i], w1[i]);  \
-    a10 = k_mac(a10, x1[i], w0[i]);  \
-    a11 = k_mac(a11, x1[i], w1[i])
-
-/* One step of the 1 x 4 tile at offset i. */
-#define STEP_1X4(i)                 \
-    a0 = k_mac(a0, x[i], w0[i]);    \
-    a1 = k_mac(a1, x[i], w1[i]);    \
-    a2 = k_mac(a2, x[i], w2[i]);    \
-    a3 = k_mac(a3, x[i], w3[i])
-
 /* sums[0..1] of the first row, sums[2..3] of the second, for two channels. */
-static void tile_2x2(const int8_t *x0, const int8_t *w0, const int32_t *bias, int32_t depth, uint32_t *sums)
+K_NOINLINE static void tile_2x2(const int8_t *x0, const int8_t *w0, const int32_t *bias, int32_t depth, uint32_t *sums)
 {
     const int8_t *x1 = x0 + depth;
     const int8_t *w1 = w0 + depth;
@@ -27,24 +13,17 @@ static void tile_2x2(const int8_t *x0, const int8_t *w0, const int32_t *bias, in
     uint32_t a01 = (uint32_t)bias[1];
     uint32_t a10 = a00;
     uint32_t a11 = a01;
-    int32_t n;
 
-    for (n = depth >> 2; n > 0; n--) {
-        STEP_2X2(0);
-        STEP_2X2(1);
-        STEP_2X2(2);
-        STEP_2X2(3);
-        x0 += 4;
-        x1 += 4;
-        w0 += 4;
-        w1 += 4;
-    }
-    for (n = depth & 3; n > 0; n--) {
-        STEP_2X2(0);
-        x0++;
-        x1++;
-        w0++;
-        w1++;
+    K_UNROLL_4
+    for (; depth > 0; depth--) {
+        int32_t p = *x0++;
+        int32_t q = *x1++;
+        int32_t u = *w0++;
+        int32_t v = *w1++;
+        a00 = k_mac(a00, p, u);
+        a01 = k_mac(a01, p, v);
+        a10 = k_mac(a10, q, u);
+        a11 = k_mac(a11, q, v);
     }
     sums[0] = a00;
     sums[1] = a01;
@@ -53,7 +32,7 @@ static void tile_2x2(const int8_t *x0, const int8_t *w0, const int32_t *bias, in
 }
 
 /* sums[0..3] of one row for four channels. */
-static void tile_1x4(const int8_t *x, const int8_t *w0, const int32_t *bias, int32_t depth, uint32_t *sums)
+K_NOINLINE static void tile_1x4(const int8_t *x, const int8_t *w0, const int32_t *bias, int32_t depth, uint32_t *sums)
 {
     const int8_t *w1 = w0 + depth;
     const int8_t *w2 = w1 + depth;
@@ -62,19 +41,14 @@ static void tile_1x4(const int8_t *x, const int8_t *w0, const int32_t *bias, int
     uint32_t a1 = (uint32_t)bias[1];
     uint32_t a2 = (uint32_t)bias[2];
     uint32_t a3 = (uint32_t)bias[3];
-    int32_t n;
 
-    for (n = depth >> 1; n > 0; n--) {
-        STEP_1X4(0);
-        STEP_1X4(1);
-        x += 2;
-        w0 += 2;
-        w1 += 2;
-        w2 += 2;
-        w3 += 2;
-    }
-    if ((depth & 1) != 0) {
-        STEP_1X4(0);
+    K_UNROLL_4
+    for (; depth > 0; depth--) {
+        int32_t p = *x++;
+        a0 = k_mac(a0, p, *w0++);
+        a1 = k_mac(a1, p, *w1++);
+        a2 = k_mac(a2, p, *w2++);
+        a3 = k_mac(a3, p, *w3++);
     }
     sums[0] = a0;
     sums[1] = a1;
@@ -92,7 +66,7 @@ static uint32_t dot(const int8_t *x, const int8_t *w, int32_t bias, int32_t dept
 }
 
 /* Sums of `count` channels from `channel` on become outputs. */
-static void finish(const k_gemm_s8_t *layer, int32_t channel, const uint32_t *sums, int32_t count, int8_t *y)
+K_NOINLINE static void finish(const k_gemm_s8_t *layer, int32_t channel, const uint32_t *sums, int32_t count, int8_t *y)
 {
     for (int32_t i = 0; i < count; i++) {
         int32_t at = (channel + i) * layer->channel_step;
