@@ -14,6 +14,7 @@ from edgekd.qgraph.ir import DTYPES, QGraph, Tensor
 from edgekd.qgraph.validate_ops import check_op
 
 _EDGE_DTYPES = ("int8", "uint8", "float32")
+_ZERO_POINTS = {"int8": (-128, 127), "uint8": (0, 255), "int32": (0, 0)}
 _MAX_RANK = 6
 _MAX_TENSOR_BYTES = 1 << 31
 _MAX_ELEMENTS = 1 << 27
@@ -33,6 +34,10 @@ def validate(graph: QGraph) -> None:
             raise UnsupportedOpError(
                 f"graph {graph.name}: op {index} {op.kind} has {len(op.outputs)} outputs, not one"
             )
+    if not graph.inputs or not graph.outputs:
+        raise UnsupportedOpError(
+            f"graph {graph.name} has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
+        )
     graph.check()
     _check_edges(graph)
     for index in range(len(graph.ops)):
@@ -60,6 +65,8 @@ def _check_quantization(where: str, tensor: Tensor) -> None:
         raise UnsupportedOpError(
             f"{where}: a scale is zero, negative or not finite; quantize the model again"
         )
+    if len(scale) == 1 and tensor.dtype in ("int8", "uint8") and not 1e-18 < scale[0] < 1e18:
+        raise UnsupportedOpError(f"{where}: scale {scale[0]:.3g} is out of reach; quantize the model again")
     if len(scale) > 1:
         if not 0 <= tensor.axis < len(tensor.shape) or tensor.shape[tensor.axis] != len(scale):
             raise UnsupportedOpError(
@@ -69,16 +76,12 @@ def _check_quantization(where: str, tensor: Tensor) -> None:
             raise UnsupportedOpError(
                 f"{where} has a scale per channel and zero point {tensor.zero_point}, not 0"
             )
-    low, high = {"int8": (-128, 127), "uint8": (0, 255)}.get(tensor.dtype, (0, 0))
+    low, high = _ZERO_POINTS.get(tensor.dtype, (tensor.zero_point, tensor.zero_point))
     if len(scale) and not low <= tensor.zero_point <= high:
         raise UnsupportedOpError(f"{where} has zero point {tensor.zero_point}, outside {low} to {high}")
 
 
 def _check_edges(graph: QGraph) -> None:
-    if not graph.inputs or not graph.outputs:
-        raise UnsupportedOpError(
-            f"graph {graph.name} has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs"
-        )
     if len(set(graph.inputs)) != len(graph.inputs):
         raise UnsupportedOpError(f"graph {graph.name} names one tensor as two inputs")
     produced = {op.outputs[0] for op in graph.ops}
