@@ -11,7 +11,6 @@ from edgekd.errors import ConfigError, VerifyError
 from edgekd.progress import Progress, silent
 
 VARIANTS = ("int8", "float")
-QUIET_S = 120.0  # loading a runtime or a large model from a slow card says nothing meanwhile
 
 
 def bench_device(
@@ -25,6 +24,7 @@ def bench_device(
     max_seconds: float = 10.0,
     samples: int | None = None,
     expected_release: str | None = None,
+    quiet_s: float = 120.0,
     total_s: float = 900.0,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -35,6 +35,7 @@ def bench_device(
         runs, warmup, max_seconds: latency is taken over up to `runs` runs within `max_seconds`.
         samples: accuracy over this many of the bundle's samples, all when None.
         expected_release: refuse to measure another release than this.
+        quiet_s: how long the device may say nothing, as while it loads the runtime from a slow card.
         total_s: the whole call's deadline.
 
     Returns a dict with keys of the bench record: split, samples, samples_on_device, accuracy, agreement,
@@ -49,8 +50,7 @@ def bench_device(
     arguments = ["bench", "--root", device_path(root), "--variant", variant, "--threads", str(threads)]
     arguments += ["--warmup", str(warmup), "--runs", str(runs), "--max-seconds", str(max_seconds)]
     arguments += ["--samples", str(samples or 0)]
-    stall_s = max(transport.timeout_s, QUIET_S)
-    with AgentSession(transport, arguments, stall_s=stall_s, total_s=total_s, progress=progress) as session:
+    with AgentSession(transport, arguments, stall_s=quiet_s, total_s=total_s, progress=progress) as session:
         result = session.receive()
     if expected_release is not None and result["release"] != expected_release:
         raise VerifyError(

@@ -26,6 +26,7 @@ KEEP_RELEASES = 2  # beside the current one
 SLACK_BYTES = 1 << 18  # manifest, directories, history
 BLOCK_BYTES = 4096
 SLOWEST_BYTES_PER_S = 8192  # a link slower than this is given up
+SLOWEST_DISK_BYTES_PER_S = 2 << 20  # the device says nothing while it checks and syncs
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def deploy(
     """
     release = make_release(bundle)
     size_bytes = sum(map(len, release.contents.values()))
-    stall_s = transport.timeout_s
-    total_s = 4 * stall_s + wait_s + size_bytes / SLOWEST_BYTES_PER_S
+    stall_s = transport.timeout_s + wait_s + size_bytes / SLOWEST_DISK_BYTES_PER_S
+    total_s = 4 * stall_s + size_bytes / SLOWEST_BYTES_PER_S
     request = {
         "release": release.name,
         "manifest": release.manifest,
@@ -104,9 +105,7 @@ def deploy(
         "stall_s": max(30, round(3 * stall_s)),
     }
     arguments = ["deploy", "--root", device_path(root)]
-    with AgentSession(
-        transport, arguments, stall_s=stall_s + wait_s, total_s=total_s, progress=progress
-    ) as session:
+    with AgentSession(transport, arguments, stall_s=stall_s, total_s=total_s, progress=progress) as session:
         session.send_request(request)
         state = session.receive()
         plan = plan_upload(release, state["have"])

@@ -15,7 +15,6 @@ from typing import Any
 from edgekd.device import agent
 from edgekd.device.transport import Deadline, LinkCutError, Transport
 from edgekd.errors import (
-    ArtifactError,
     BudgetError,
     ConfigError,
     DeviceError,
@@ -36,7 +35,6 @@ BOOT = (
 )
 
 ERRORS: dict[str, type[EdgekdError]] = {
-    "broken": ArtifactError,
     "config": ConfigError,
     "cut": LinkCutError,
     "denied": DeviceError,

@@ -18,7 +18,7 @@ from edgekd.device.session import parse_line
 from edgekd.device.transport import LocalTransport
 from edgekd.errors import ConfigError, DeviceError, MissingDependencyError, VerifyError
 from edgekd.evaluate.record import new_record
-from tests.device.support import Sshd, make_bundle, script
+from tests.device.support import Sshd, make_bundle, proxy_to, script
 
 
 @pytest.fixture
@@ -54,6 +54,17 @@ def test_over_ssh_the_same(sshd: Sshd, tmp_path: Path, bundle: Path) -> None:
         assert record["device"]["release"] == release and record["latency_us"]["n"] == 20
         with pytest.raises(VerifyError, match="deploy again"):
             bench_device(transport, str(tmp_path / "root"), runs=20, expected_release="net-000000000000")
+
+
+@pytest.mark.needs("sshd")
+def test_a_link_that_freezes_ends_the_bench(sshd: Sshd, tmp_path: Path, bundle: Path) -> None:
+    with proxy_to(sshd.port) as proxy:
+        sshd.pin(proxy.port, "host_key")
+        with sshd.connect(proxy.port, timeout_s=2.0) as transport:
+            deploy(transport, bundle, str(tmp_path / "root"))
+            proxy.freeze_after = 0
+            with pytest.raises(DeviceError, match=r"was silent|did not answer|took more than"):
+                bench_device(transport, str(tmp_path / "root"), quiet_s=1.0, total_s=5.0)
 
 
 def test_without_labels_there_is_no_accuracy(tmp_path: Path, bundle: Path) -> None:

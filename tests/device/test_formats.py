@@ -1,0 +1,56 @@
+"""docs/formats/linux.md names what the code writes."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from edgekd.device import agent
+from edgekd.device.deploy import deploy, make_release
+from edgekd.device.session import ERRORS, AgentSession
+from edgekd.device.transport import LocalTransport
+
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "formats" / "linux.md").read_text(encoding="utf-8")
+
+
+def test_every_key_and_file_of_a_bundle_and_a_release_is_documented(bundle: Path) -> None:
+    table = json.loads((bundle / "bundle.json").read_text())
+    manifest = json.loads(make_release(bundle).manifest)
+    rule = table["variants"]["int8"]["golden"]
+    for word in (
+        *table,
+        *table["files"],
+        *table["samples"],
+        *table["runtime"],
+        *table["input"],
+        *rule,
+        *manifest,
+    ):
+        assert f"`{word}`" in TEXT, word
+
+
+def test_every_message_field_is_documented(bundle: Path, tmp_path: Path) -> None:
+    transport = LocalTransport(tmp_path, sys.executable)
+    deploy(transport, bundle, "root")
+    for command in (["bench", "--runs", "10"], ["status"]):
+        with AgentSession(transport, [*command, "--root", "root"], stall_s=60, total_s=60) as session:
+            result = session.receive()
+        nested = [*result, *result["machine"], *result.get("golden", {}), *result.get("tools", {})]
+        for word in nested:
+            assert f"`{word}`" in TEXT, word
+
+
+def test_every_error_kind_is_documented_and_mapped() -> None:
+    source = Path(agent.__file__).read_text(encoding="utf-8")
+    used = set(re.findall(r'AgentError\(\s*"(\w+)"', source))
+    assert used == set(ERRORS)
+    assert all(f"| `{kind}` |" in TEXT for kind in used)
+    assert agent.MARK.strip() in TEXT
+
+
+def test_the_directory_is_documented(bundle: Path, tmp_path: Path) -> None:
+    deploy(LocalTransport(tmp_path, sys.executable), bundle, "root")
+    for path in (tmp_path / "root").iterdir():
+        assert re.search(rf"^  {re.escape(path.name)}\b", TEXT, re.MULTILINE), path.name
