@@ -1,0 +1,56 @@
+"""Generated C in tests: written to a folder, built for the host, compared with the integer reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd.mcu.codegen import GeneratedModel, generate
+from edgekd.mcu.host import HostModel
+from edgekd.mcu.toolchain import Compiler
+from edgekd.qgraph import reference
+from edgekd.qgraph.ir import QGraph
+from tests.graphs import inputs_for
+
+Array = npt.NDArray[Any]
+
+
+def write(model: GeneratedModel, folder: Path) -> Path:
+    """The generated files in `folder`, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in model.files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def pack(arrays: list[Array]) -> Array:
+    """Inputs [N, ...] each, as the bytes of model_input one after the other: uint8 [N, bytes]."""
+    return np.concatenate([a.reshape(len(a), -1).view(np.uint8) for a in arrays], axis=1)
+
+
+def unpack(graph: QGraph, rows: Array) -> list[Array]:
+    """The outputs of the C in the graph's dtypes and shapes."""
+    parts, start = [], 0
+    for index in graph.outputs:
+        tensor = graph.tensors[index]
+        part = np.ascontiguousarray(rows[:, start : start + tensor.nbytes])
+        parts.append(part.view(tensor.dtype).reshape(len(rows), *tensor.shape[1:]))
+        start += tensor.nbytes
+    return parts
+
+
+def run_host(graph: QGraph, inputs: list[Array], compiler: Compiler, folder: Path) -> list[Array]:
+    """The graph's outputs from its generated C, built for this machine."""
+    host = HostModel(write(generate(graph), folder / "generated"), compiler, folder / "work")
+    return unpack(graph, host.run(pack(inputs)))
+
+
+def disagreements(graph: QGraph, compiler: Compiler, folder: Path, samples: int = 16) -> list[int]:
+    """Positions of the outputs where the C and the reference differ in any byte."""
+    inputs = inputs_for(graph, np.random.default_rng(7), samples)
+    expected = reference.run(graph, inputs)
+    found = run_host(graph, inputs, compiler, folder)
+    return [i for i, (a, b) in enumerate(zip(expected, found, strict=True)) if not np.array_equal(a, b)]

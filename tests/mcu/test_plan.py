@@ -1,0 +1,130 @@
+"""The memory plan: nothing alive overlaps, bytes are shared only where it is legal, the bound is a bound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgekd.mcu.plan import Buffer, lower_bound, place, plan
+from edgekd.qgraph.ir import QGraph
+from edgekd.qgraph.tflite_reader import read_tflite
+from tests.graphs import Builder, random_graph
+
+ELEMENTWISE = ("ADD", "SUB", "MUL", "RELU", "RELU6", "LOGISTIC", "TANH", "SOFTMAX", "QUANTIZE")
+
+BUFFERS = st.lists(
+    st.builds(
+        lambda size, first, length: Buffer(4 * size, first, first + length),
+        st.integers(1, 40), st.integers(0, 12), st.integers(0, 6),
+    ),
+    min_size=1, max_size=14,
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(blocks=BUFFERS)
+def test_buffers_that_meet_never_overlap(blocks: list[Buffer]) -> None:
+    bound = lower_bound(blocks)
+    offsets = place(blocks, bound)
+    ends = [offset + block.size_bytes for offset, block in zip(offsets, blocks, strict=True)]
+    for i, block in enumerate(blocks):
+        assert offsets[i] >= 0 and offsets[i] % 4 == 0
+        for j in range(i):
+            if block.meets(blocks[j]):
+                assert ends[i] <= offsets[j] or ends[j] <= offsets[i]
+    assert bound <= max(ends) <= sum(block.size_bytes for block in blocks)
+
+
+@settings(max_examples=100, deadline=None)
+@given(blocks=BUFFERS)
+def test_lower_bound_is_the_fullest_step(blocks: list[Buffer]) -> None:
+    steps = range(20)
+    fullest = max(sum(b.size_bytes for b in blocks if b.first <= step <= b.last) for step in steps)
+    assert lower_bound(blocks) == fullest
+
+
+def simulate(graph: QGraph, scratch: dict[int, int]) -> None:
+    """Run the plan as an owner map of bytes: each op finds its inputs' bytes as they were written."""
+    where = plan(graph, scratch)
+    arena = np.full(where.arena_bytes, -1)
+
+    def write(index: int, stamp: int) -> None:
+        start = where.offsets[index]
+        assert start + graph.tensors[index].nbytes <= where.arena_bytes
+        arena[start : start + graph.tensors[index].nbytes] = stamp
+
+    def holds(index: int, stamp: int) -> bool:
+        start = where.offsets[index]
+        return bool((arena[start : start + graph.tensors[index].nbytes] == stamp).all())
+
+    value = {index: index for index in graph.inputs}  # tensor -> the stamp that its bytes carry
+    for index in graph.inputs:
+        write(index, index)
+    for step, op in enumerate(graph.ops):
+        read = [i for i in op.inputs if i in value]
+        assert all(holds(i, value[i]) for i in read), f"op {step} finds an input overwritten"
+        if step in where.scratch:
+            arena[where.scratch[step] : where.scratch[step] + scratch[step]] = -2
+            assert all(holds(i, value[i]) for i in read), f"op {step}'s scratch lies over its input"
+        output = op.outputs[0]
+        value[output] = value[read[0]] if op.kind == "RESHAPE" else output
+        write(output, value[output])
+        for i in read:
+            in_place = op.kind in ELEMENTWISE and where.offsets[i] == where.offsets[output]
+            assert in_place or holds(i, value[i]), f"op {step} writes over an input that it still reads"
+    assert all(holds(i, value[i]) for i in graph.outputs), "an output is overwritten"
+
+
+@settings(max_examples=80, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), ops=st.integers(1, 12))
+def test_every_op_finds_its_inputs_whole(seed: int, ops: int) -> None:
+    rng = np.random.default_rng(seed)
+    graph = random_graph(rng, ops)
+    simulate(graph, {int(i): int(rng.integers(1, 300)) for i in rng.choice(ops, ops // 2, replace=False)})
+
+
+def test_shared_tensors_and_outputs_in_the_middle_survive() -> None:
+    b = Builder(np.random.default_rng(0))
+    x = b.input((1, 4, 4, 2))
+    early = b.unary("RELU", x)
+    alias = b.reshape(early, (1, 32))
+    late = b.unary("TANH", alias)  # must not run in place: `early` is an output and shares the bytes
+    total = b.binary("ADD", x, b.reshape(late, (1, 4, 4, 2)))  # x is read again after RELU
+    simulate(b.graph(early, total, late), {})
+
+
+def test_elementwise_chains_and_reshapes_take_no_new_bytes() -> None:
+    b = Builder(np.random.default_rng(0))
+    x = b.input((1, 4, 4, 2))
+    y = b.unary("TANH", b.unary("RELU", x))
+    y = b.binary("MUL", y, b.constant(np.full((1,), 3, np.int8), np.array([0.1], np.float32)))
+    where = plan(b.graph(b.softmax(b.reshape(y, (1, 32)))))
+    assert (where.arena_bytes, where.lower_bound_bytes, where.gap_bytes) == (32, 32, 0)
+
+
+def test_a_broadcast_operand_is_not_overwritten() -> None:
+    b = Builder(np.random.default_rng(0))
+    small, large = b.input((1, 1, 1, 2)), b.input((1, 4, 4, 2))
+    graph = b.graph(b.binary("ADD", small, large))
+    where = plan(graph)
+    assert where.offsets[graph.outputs[0]] == where.offsets[large]
+
+
+def test_same_graph_same_plan() -> None:
+    graph = random_graph(np.random.default_rng(5), 12)
+    assert plan(graph, {0: 100}) == plan(graph, {0: 100})
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("model", "arena_bytes"),
+    [("ad01_int8", 768), ("kws_ref_model", 16000), ("pretrainedResnet_quant", 49152), ("vww_96_int8", 55296)],
+)
+def test_known_models_reach_the_bound(model: str, arena_bytes: int, shared: Path) -> None:
+    path = shared / f"data/mlperf_tiny/models/{model}.tflite"
+    where = plan(read_tflite(path.read_bytes(), model))
+    assert (where.arena_bytes, where.gap_bytes) == (arena_bytes, 0)
