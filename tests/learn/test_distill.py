@@ -37,7 +37,7 @@ distill_student(Path(sys.argv[1]), Path(sys.argv[2]), small_recipe(), Path(sys.a
 
 
 def test_the_student_needs_neither_the_teachers_weights_nor_its_code(chain: Chain, tmp_path: Path) -> None:
-    """Only the data and the knowledge file are there; importing the teacher fails; the bytes are the chain's."""
+    """Only data and knowledge are there; importing the teacher fails; the bytes are the chain's."""
     shutil.copytree(chain.data, tmp_path / "data")
     shutil.copytree(chain.knowledge, tmp_path / "knowledge")
     (tmp_path / "out").mkdir()
