@@ -12,7 +12,7 @@ from edgekd.mcu.codegen import GeneratedModel, generate
 from edgekd.mcu.host import HostModel
 from edgekd.mcu.toolchain import Compiler
 from edgekd.qgraph import reference
-from edgekd.qgraph.ir import QGraph
+from edgekd.qgraph.ir import Op, QGraph, Tensor
 from tests.graphs import inputs_for
 
 Array = npt.NDArray[Any]
@@ -54,3 +54,20 @@ def disagreements(graph: QGraph, compiler: Compiler, folder: Path, samples: int 
     expected = reference.run(graph, inputs)
     found = run_host(graph, inputs, compiler, folder)
     return [i for i, (a, b) in enumerate(zip(expected, found, strict=True)) if not np.array_equal(a, b)]
+
+
+def merge(graphs: list[QGraph]) -> QGraph:
+    """Several graphs side by side in one: their inputs and outputs follow each other."""
+    tensors: list[Tensor] = []
+    ops: list[Op] = []
+    inputs: list[int] = []
+    outputs: list[int] = []
+    for graph in graphs:
+        base = len(tensors)
+        tensors += graph.tensors
+        for op in graph.ops:
+            moved = tuple(i if i == -1 else base + i for i in op.inputs)
+            ops.append(Op(op.kind, moved, tuple(base + i for i in op.outputs), op.attrs))
+        inputs += [base + i for i in graph.inputs]
+        outputs += [base + i for i in graph.outputs]
+    return QGraph("merged", tuple(tensors), tuple(ops), tuple(inputs), tuple(outputs))
