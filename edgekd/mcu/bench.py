@@ -28,8 +28,8 @@ from edgekd.target import Target
 
 Bytes = npt.NDArray[np.uint8]
 
-# What one bench may cost: about a minute of emulation without hooks, a few seconds with them.
-CORE_MACS = 1_500_000_000
+# What one bench may cost: half a minute of emulation without hooks, a few seconds with them.
+CORE_MACS = 500_000_000
 COUNTED_MACS = 20_000_000
 WATCHED_MACS = 1_000_000
 LEAST_ON_CORE = 200
