@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekd.errors import ArtifactError
+from edgekd.errors import ArtifactError, MissingDependencyError
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,14 @@ class Image:
 
 def read_elf(path: Path) -> Image:
     """The image in `path`; raises ArtifactError when it is not a whole 32-bit Arm ELF with symbols."""
-    from elftools.common.exceptions import ELFError
-    from elftools.construct import ConstructError
-    from elftools.elf.elffile import ELFFile
+    try:
+        from elftools.common.exceptions import ELFError
+        from elftools.construct import ConstructError
+        from elftools.elf.elffile import ELFFile
+    except ImportError:
+        raise MissingDependencyError(
+            "firmware images are read with pyelftools; install it: pip install pyelftools"
+        ) from None
 
     try:
         with path.open("rb") as stream:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from edgekd.errors import ConfigError, VerifyError
+from edgekd.errors import ConfigError, MissingDependencyError, VerifyError
 from edgekd.mcu.elf import Image
 from edgekd.target import Core
 
@@ -69,8 +69,12 @@ class Instruction:
 
 def disassembler() -> Any:
     """Capstone for Thumb, M profile, with operand details."""
-    import capstone
-
+    try:
+        import capstone
+    except ImportError:
+        raise MissingDependencyError(
+            "firmware is disassembled with capstone; install it: pip install capstone"
+        ) from None
     engine = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
     engine.detail = True
     return engine

@@ -71,11 +71,7 @@ class Machine:
         self.sample = 0  # samples invoked so far
         self.hooks: list[tuple[int, Any]] = []  # (handle, callback): ctypes must keep the callback alive
         self.deadline: float | None = None
-        self.edges: dict[int, dict[int, int]] | None = None  # of the sample that is running
-        self.table: dict[int, int] = {}  # the part of `edges` that belongs to the running layer
-        self.previous = NO_BLOCK
-        self.leave_at = 0
-        self.counts: list[dict[int, dict[int, int]]] = []
+        self.counts: list[dict[int, dict[int, int]]] = []  # a sample: layer -> edge -> times
         self.sizes: dict[int, int] = {}
         self.shadow: bytearray | None = None
         self.open_core()
@@ -145,52 +141,61 @@ class Machine:
         if self.suspect is not None:
             self.add(uc_const.UC_HOOK_CODE, BLOCK, self.on_suspect, self.suspect, self.suspect + 4 * PAGE)
 
-    def add_counter(self) -> None:
-        """Count edges between basic blocks from the entry of model_invoke to its return, layer by layer."""
-        begin, end = self.job["invoke"], self.job["invoke_end"] - 2
-        self.add(uc_const.UC_HOOK_BLOCK, BLOCK, lambda u, address, size, x: self.enter(INVOKE), begin, end)
-        for index, address in enumerate(self.job["layers"]):
-            enter = lambda u, a, size, x, index=index: self.enter(index)  # noqa: E731
-            self.add(uc_const.UC_HOOK_BLOCK, BLOCK, enter, address, address)
-        self.add(uc_const.UC_HOOK_BLOCK, BLOCK, self.on_block)
-
     def on_invoke(self, u: Any, address: int, size: int, x: Any) -> None:
-        self.leave_at = self.emulator.reg_read(arm.UC_ARM_REG_LR) & ~1
-        self.edges = {INVOKE: {}}
-        self.table = self.edges[INVOKE]
-        self.previous = NO_BLOCK
         if self.job["fpu_used"] and self.word(CPACR) & FPU_ON != FPU_ON:
             self.stop("fpu", address)
 
-    def enter(self, layer: int) -> None:
-        if self.edges is not None:
-            self.table = self.edges.setdefault(layer, {})
+    def add_counter(self) -> None:
+        """Count edges between basic blocks from the entry of model_invoke to its return, layer by layer.
 
-    def on_block(self, u: Any, address: int, size: int, x: Any) -> None:
-        if self.edges is None:
-            return
-        key = self.previous << 32 | address
-        table = self.table
-        try:
-            table[key] += 1
-        except KeyError:
-            if address == self.leave_at:
-                self.leave()
+        The state lies in this closure: the last hook runs at every block.
+        """
+        inside = False
+        edges: dict[int, dict[int, int]] = {}
+        table: dict[int, int] = {}  # the part of `edges` that belongs to the running layer
+        previous, leave_at = NO_BLOCK, 0
+
+        def begin(u: Any, address: int, size: int, x: Any) -> None:
+            nonlocal inside, edges, previous, leave_at
+            inside, edges, previous = True, {}, NO_BLOCK
+            leave_at = self.emulator.reg_read(arm.UC_ARM_REG_LR) & ~1
+
+        def enter(layer: int) -> Any:
+            def on_entry(u: Any, address: int, size: int, x: Any) -> None:
+                nonlocal table
+                table = edges.setdefault(layer, {})
+
+            return on_entry
+
+        def new_edge(address: int, size: int) -> None:
+            nonlocal inside
+            if address == leave_at:  # model_invoke returned: its last block left for outside
+                table[previous << 32 | NO_BLOCK] = 1
+                self.counts.append(edges)
+                inside = False
                 return
-            table[key] = 1
+            table[previous << 32 | address] = 1
             if self.sizes.setdefault(address, size) != size:
                 self.stop("engine", address, detail="one basic block with two lengths")
-        self.previous = address
+
+        def on_block(u: Any, address: int, size: int, x: Any) -> None:
+            nonlocal previous
+            if inside:
+                try:
+                    table[previous << 32 | address] += 1
+                except KeyError:
+                    new_edge(address, size)
+                previous = address
+
+        invoke, last = self.job["invoke"], self.job["invoke_end"] - 2
+        self.add(uc_const.UC_HOOK_BLOCK, BLOCK, begin, invoke, invoke)
+        self.add(uc_const.UC_HOOK_BLOCK, BLOCK, enter(INVOKE), invoke, last)
+        for index, address in enumerate(self.job["layers"]):
+            self.add(uc_const.UC_HOOK_BLOCK, BLOCK, enter(index), address, address)
+        self.add(uc_const.UC_HOOK_BLOCK, BLOCK, on_block)
 
     def on_suspect(self, u: Any, address: int, size: int, x: Any) -> None:
         self.last_seen = address
-
-    def leave(self) -> None:
-        """model_invoke returned: its last block left for outside."""
-        self.table[self.previous << 32 | NO_BLOCK] = 1
-        if self.edges is not None:
-            self.counts.append(self.edges)
-        self.edges = None
 
     # --- the memory watch ----------------------------------------------------------------------------
 
@@ -202,12 +207,15 @@ class Machine:
 
         def on_read(u: Any, access: int, address: int, size: int, value: int, x: Any) -> None:
             at = address - ram
-            if shadow[at : at + size] != ones[size]:
+            if not shadow[at] or (size > 1 and shadow[at : at + size] != ones[size]):
                 self.on_unwritten(address, size)
 
         def on_write(u: Any, access: int, address: int, size: int, value: int, x: Any) -> None:
             at = address - ram
-            shadow[at : at + size] = ones[size]
+            if size == 1:
+                shadow[at] = 1
+            else:
+                shadow[at : at + size] = ones[size]
 
         def on_edge(u: Any, access: int, address: int, size: int, value: int, x: Any) -> None:
             if address + size > self.ram_end:
@@ -436,10 +444,10 @@ def main() -> int:
         try:
             report = attempt(job, None)
         except Fault as fault:
-            if fault.facts["kind"] not in BLOCKWISE:
-                raise
-            # Everything repeats exactly: once more, to learn which instruction of the block it was.
-            report = attempt(job, fault.facts["pc"])
+            if fault.facts["kind"] in BLOCKWISE:
+                # Everything repeats exactly: once more, to learn which instruction of the block it was.
+                attempt(job, fault.facts["pc"])
+            raise
         write_json("counts.json", report)
     except Fault as fault:
         write_json("fault.json", fault.facts)

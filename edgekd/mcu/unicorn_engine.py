@@ -83,32 +83,33 @@ def flash_contents(image: Image, origin: int) -> bytes:
 
 def _supervise(run: Run) -> None:
     """Start the child, pass its progress on, and turn what it left into an error."""
-    child = subprocess.Popen(
-        [sys.executable, "-I", str(CHILD)],
-        cwd=run.folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    )
+    log = run.folder / "child.log"
+    with log.open("wb") as errors:
+        child = subprocess.Popen(
+            [sys.executable, "-P", str(CHILD)],
+            cwd=run.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            errors="replace",
+        )
     try:
         _follow(child, run)
-        errors = child.stderr.read() if child.stderr else ""
         status = child.wait(STARTUP_S)
     except subprocess.TimeoutExpired:
         raise DeviceError("the emulator did not end after its last sample; run it again") from None
     finally:
         child.kill()
         child.wait()
-        for stream in (child.stdout, child.stderr):
-            if stream:
-                stream.close()
+        if child.stdout:
+            child.stdout.close()
     if status == FAULTED and (run.folder / "fault.json").exists():
         raise fault_error(run, json.loads((run.folder / "fault.json").read_text("utf-8")))
-    if status != 0:
-        last = errors.strip().splitlines()[-1:] or [f"exit status {status}"]
-        raise DeviceError(f"the emulator died in sample {_samples_done(run)}: {last[0]}; run it again")
+    said = log.read_text("utf-8", "replace").strip().splitlines()
+    if status != 0 or said:  # what a hook raises is only printed: no count may be trusted then
+        last = said[-1] if said else f"exit status {status}"
+        raise DeviceError(f"the emulator died in sample {_samples_done(run)}: {last}; run it again")
 
 
 def _follow(child: subprocess.Popen[str], run: Run) -> None:
