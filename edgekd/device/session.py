@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edgekd.device import agent
 from edgekd.device.transport import Deadline, LinkCutError, Transport
 from edgekd.errors import (
     BudgetError,
@@ -24,6 +23,8 @@ from edgekd.errors import (
 )
 from edgekd.progress import Progress, silent
 
+AGENT = Path(__file__).with_name("agent.py")  # read, never imported: it runs on Linux only, this anywhere
+MARK = b"@@edgekd-agent-1 "
 MAX_NOISE_BYTES = 4 << 20  # what a login shell may print around the agent's messages
 
 # Runs the agent that follows on standard input. It must be valid in old Pythons, to refuse them in words.
@@ -49,7 +50,7 @@ ERRORS: dict[str, type[EdgekdError]] = {
 
 def agent_source() -> bytes:
     """The agent's text, as it is sent and as it lies in each release."""
-    return Path(agent.__file__).read_bytes()
+    return AGENT.read_bytes()
 
 
 class AgentSession:
@@ -158,7 +159,7 @@ class AgentSession:
 
 def parse_line(line: bytes) -> dict[str, Any] | None:
     """The message in a line of output, or None for whatever else a shell printed."""
-    _, mark, rest = line.partition(agent.MARK.encode())
+    _, mark, rest = line.partition(MARK)
     if not mark:
         return None
     try:

@@ -180,6 +180,7 @@ class SshTransport:
                 key = self._shake_hands(link, hop)
             self._check_key(hop, key)
             self._authenticate(link, hop)
+            link.set_keepalive(30)  # for routers that forget silent connections; it detects nothing
             return self._links.pop()
 
     def _socket(self, hop: Hop) -> socket.socket | paramiko.Channel:

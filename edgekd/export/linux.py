@@ -161,15 +161,26 @@ def _parse(data: bytes) -> Any:
         raise ArtifactError("the model is not valid ONNX; export it again") from None
 
 
+def _constants(graph: Any) -> dict[str, Any]:
+    """Every constant tensor by name: initializers and Constant nodes."""
+    found = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name == "value":
+                found[node.output[0]] = attribute.t
+    return found
+
+
 def _check_activation(data: bytes, activation: str) -> None:
     """Hold the types of the activations' zero points to what the bundle will say."""
     if activation not in ACTIVATIONS:
         raise ConfigError(f"activation {activation!r} does not exist; use {' or '.join(ACTIVATIONS)}")
+    graph = _parse(data).graph
     import onnx
 
-    graph = _parse(data).graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    names = {n.input[2] for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in constants}
+    constants = _constants(graph)
+    quantizers = [n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in constants]
+    names = {n.input[2] for n in quantizers if len(n.input) > 2}
     types = {
         onnx.TensorProto.DataType.Name(constants[name].data_type).lower() for name in names & set(constants)
     }
@@ -211,13 +222,13 @@ def _rule(variant: str, data: bytes, golden: Floats, tolerance_steps: int) -> tu
 
 def _output_step(data: bytes) -> float | None:
     """The scale of the DEQUANTIZE in front of the output; None when the output is behind a float op."""
+    graph = _parse(data).graph
     import onnx
 
-    graph = _parse(data).graph
     output = graph.output[0]
     if output.type.tensor_type.elem_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8):
         return 1.0
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants = _constants(graph)
     for node in graph.node:
         if output.name in node.output and node.op_type == "DequantizeLinear" and node.input[1] in constants:
             return float(onnx.numpy_helper.to_array(constants[node.input[1]]).max())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import os
 import shutil
 import socket
@@ -124,9 +125,8 @@ class Sshd:
     def __init__(self, folder: Path, *lines: str) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.key, self.user = folder / "login_key", os.environ.get("USER") or "root"
+        self.key, self.user = folder / "login_key", getpass.getuser()
         if os.getuid() == 0:
-            self.user = "root"
             Path("/run/sshd").mkdir(exist_ok=True)  # sshd refuses to run without
         for path in (self.key, folder / "host_key", folder / "other_key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)

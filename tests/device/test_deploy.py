@@ -21,7 +21,7 @@ from edgekd.device import deploy as deploy_module
 from edgekd.device.deploy import DeployResult, deploy, device_status, make_release, plan_upload
 from edgekd.device.session import AgentSession
 from edgekd.device.transport import LinkCutError, LocalTransport
-from edgekd.errors import ArtifactError, BudgetError, DeviceError
+from edgekd.errors import ArtifactError, BudgetError, DeviceError, MissingDependencyError
 from tests.device.support import Sshd, make_bundle, proxy_to, script
 
 CUT_EVERY_BYTES = 65_536
@@ -159,6 +159,7 @@ def test_a_peer_that_freezes_is_given_up(
         holds_whole(root, deploy(transport, next_bundle, str(root)).release)
 
 
+@pytest.mark.needs("sshd")
 def test_a_send_into_a_frozen_link_larger_than_every_buffer_ends(sshd: Sshd, tmp_path: Path) -> None:
     with proxy_to(sshd.port) as proxy:
         sshd.pin(proxy.port, "host_key")
@@ -201,6 +202,9 @@ def test_a_deployer_that_falls_silent_loses_its_lock(tmp_path: Path, bundle: Pat
 def test_a_login_that_may_not_write(sshd: Sshd, tmp_path: Path, bundle: Path) -> None:
     python = sys.executable
     if os.getuid() == 0:  # the agent runs as another user, who may not write here
+        ask = ["/usr/bin/python3", "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+        if not Path(ask[0]).exists() or subprocess.run(ask, check=False).returncode:
+            pytest.skip("needs /usr/bin/python3 of version 3.11 or newer (or not to run as root)")
         python = str(
             script(tmp_path / "as-nobody", 'exec setpriv --reuid 65534 --clear-groups /usr/bin/python3 "$@"')
         )
@@ -216,6 +220,11 @@ def test_a_login_that_may_not_write(sshd: Sshd, tmp_path: Path, bundle: Path) ->
         error.value
     )
     assert not (locked / "root").exists()
+
+
+def test_a_python_that_is_not_there(tmp_path: Path, bundle: Path) -> None:
+    with pytest.raises(MissingDependencyError, match="no-such-python"):
+        deploy(LocalTransport(tmp_path / "new", "no-such-python"), bundle, "root")
 
 
 def test_a_root_under_a_file(tmp_path: Path, bundle: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 from edgekd.device import agent
 from edgekd.device.deploy import deploy, make_release
-from edgekd.device.session import ERRORS, AgentSession
+from edgekd.device.session import AGENT, ERRORS, MARK, AgentSession
 from edgekd.device.transport import LocalTransport
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "formats" / "linux.md").read_text(encoding="utf-8")
@@ -47,7 +49,21 @@ def test_every_error_kind_is_documented_and_mapped() -> None:
     used = set(re.findall(r'AgentError\(\s*"(\w+)"', source))
     assert used == set(ERRORS)
     assert all(f"| `{kind}` |" in TEXT for kind in used)
-    assert agent.MARK.strip() in TEXT
+    assert MARK.decode() == agent.MARK and agent.MARK.strip() in TEXT
+
+
+def test_the_agent_needs_the_standard_library_alone() -> None:
+    tree = ast.parse(AGENT.read_text(encoding="utf-8"))
+    names = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
+    names += [str(n.module) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
+
+
+def test_deploying_imports_no_heavy_library() -> None:
+    """`deploy` and `bench` start without torch, onnx, onnxruntime; and without fcntl, which Windows lacks."""
+    code = "import sys, edgekd.device.deploy, edgekd.device.bench, edgekd.device.connect; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "onnx", "onnxruntime", "paramiko", "edgekd.device.agent"} & set(done.stdout.split())
 
 
 def test_the_directory_is_documented(bundle: Path, tmp_path: Path) -> None:
