@@ -45,9 +45,8 @@ class Pip:
         self.lock = lock
 
     def major(self) -> int:
-        text = self._run(["--version"], "pip does not start")
-        found = re.match(r"pip (\d+)", text)
-        return int(found[1]) if found else 0
+        code = "import pip; print(pip.__version__.split('.')[0])"
+        return int(run([self.command[0], "-I", "-c", code], "pip does not start", quiet=True))
 
     def renew(self, oldest: int) -> None:
         """Bring pip to at least `oldest`: its dry run then costs no download. Older works, only slower."""
@@ -67,7 +66,7 @@ class Pip:
         """What an install of `requirements` under the lock would add to the environment."""
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.json"
-            options = ["--quiet", "--dry-run", "--report", str(report), "--constraint", str(self.lock)]
+            options = ["--dry-run", "--report", str(report), "--constraint", str(self.lock)]
             self._run(["install", *options, *more, *requirements], "pip finds no way to install")
             return read_report(json.loads(report.read_text("utf-8")))
 

@@ -76,18 +76,27 @@ def stop(process: subprocess.Popen[str]) -> None:
         process.terminate()
 
 
+def free_space() -> int:
+    """The bytes free where the checkout lies, or .venv if that is a place of its own."""
+    root = Path(__file__).resolve().parent.parent
+    return min(shutil.disk_usage(place).free for place in (root, root / ".venv") if place.exists())
+
+
 def explain(what: str, text: str) -> str:
     """The sentence for a failed program that printed `text`."""
+    free_bytes = free_space()
     for signs, sentence in CAUSES:
         if any(sign in text for sign in signs):
-            free_bytes = shutil.disk_usage(Path(__file__).parent).free
             return sentence.format(free=f"{free_bytes // 1_000_000} MB are free")
-    missing = re.search(r"No matching distribution found for ([^\s;,]+)", text)
-    if missing:
+    if free_bytes < 1_000_000:  # a program that fails without saying why
+        return CAUSES[0][1].format(free="nothing is free")
+    absent = re.search(r"\(constraint\) (\S+)", text)
+    absent = absent or re.search(r"No matching distribution found for ([^\s;]+)", text)
+    if absent:
         version = ".".join(map(str, sys.version_info[:2]))
         return (
-            f"the package index that pip uses has no {missing[1]} for Python {version} on {sys.platform}:"
-            " use another Python or another index"
+            f"pip finds no {absent[1]} for Python {version} on {sys.platform}: use another Python, or look at"
+            " the index and the constraints in pip's own settings (pip config list)"
         )
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("WARNING")]
     errors = [line for line in lines if "ERROR" in line or "error:" in line] or lines or ["it says nothing"]
