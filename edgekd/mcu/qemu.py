@@ -11,7 +11,6 @@ import shutil
 import struct
 import subprocess
 import time
-from pathlib import Path
 
 from edgekd.errors import DeviceError, MissingDependencyError
 from edgekd.mcu.engine import EmulatorResult, Run, fault_error, read_rows
@@ -113,9 +112,3 @@ def _version(path: str) -> str:
     said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
     found = re.search(r"version (\S+)", said)
     return f"qemu {found[1] if found else 'unknown'}"
-
-
-def qemu_path() -> Path | None:
-    """Where QEMU is, or None."""
-    found = shutil.which(QEMU)
-    return Path(found) if found else None

@@ -214,6 +214,17 @@ def test_a_killed_child_is_a_device_error(images: dict[str, Path], monkeypatch: 
         run(images["faults"], faulty(7), timeout_s=30.0, progress=kill)
 
 
+def test_nothing_that_a_hook_raises_is_lost(
+    images: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ctypes only prints what a callback raises: a child that said something is not believed."""
+    child = tmp_path / "child.py"
+    child.write_text("import sys\nprint('KeyError: 4', file=sys.stderr)\n")
+    monkeypatch.setattr(unicorn_engine, "CHILD", child)
+    with pytest.raises(DeviceError, match="the emulator died in sample 0: KeyError: 4"):
+        run(images["loop"], samples(1))
+
+
 def test_an_engine_that_is_absent(images: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qemu.shutil, "which", lambda name: None)
     with pytest.raises(MissingDependencyError, match="apt-get install qemu-system-arm"):
@@ -271,7 +282,7 @@ GOLDEN = Path("data/mlperf_tiny/golden")
 def test_mlperf_tiny_on_the_core(
     shared: Path, tmp_path: Path, clang: Compiler, name: str, watched: int
 ) -> None:
-    """A golden sample of a public model: equal bytes, engines within 0.1 %, less work than TFLM's reference."""
+    """A golden sample of a public model: equal bytes, engines within 0.1 %, less work than TFLM's."""
     graph = strip_float_edges(read_tflite((shared / MODELS / f"{name}.tflite").read_bytes(), name))
     folder = write(generate(graph), tmp_path / name)
     build_image(folder, TARGET, clang, folder)
