@@ -102,12 +102,14 @@ def test_parts_of_the_suite_become_an_option(words: list[str], given: list[str])
     assert bootstrap.parts_as_option(words) == given
 
 
-def test_the_lock_pins_every_requirement_and_names_no_address() -> None:
+def test_every_requirement_is_locked_and_its_licence_told() -> None:
+    told = (ROOT / "docs" / "dependencies.md").read_text("utf-8")
     lock = (ROOT / "requirements" / "lock.txt").read_text("utf-8")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     for requirement in itertools.chain(project["dependencies"], *project["optional-dependencies"].values()):
         name = re.match(r"[A-Za-z0-9-]+", requirement)
         assert name and re.search(rf"^{name[0]}==", lock, re.MULTILINE), requirement
+        assert f"\n| {name[0]} | " in told, requirement
     assert "://" not in lock
 
 
