@@ -21,7 +21,8 @@ def open_transport(
     *,
     directory: Path,
     known_hosts: Path,
-    user_ssh: Path | None = None,
+    ssh_config: Path | None = None,
+    user_known_hosts: Path | None = None,
     key_file: Path | None = None,
 ) -> Transport:
     """Connect to the device of `target`.
@@ -30,18 +31,17 @@ def open_transport(
         to: `[user@]host[:port]`, over the profile's own connection; for a local target it must be None.
         directory: where a local target's relative root begins (the project's root).
         known_hosts: the project's own file of pinned host keys.
-        user_ssh: the folder with the user's `config` and `known_hosts`; ~/.ssh when None.
+        ssh_config, user_known_hosts: the user's files; ~/.ssh/config and ~/.ssh/known_hosts when None.
         key_file: the one key to log in with; else those of the config file, or the agent and usual files.
 
     Raises ConfigError for a target without an address, DeviceError and VerifyError as SshTransport does.
     """
     connection = _connection(target)
     if connection.transport == "local":
-        if to is not None:
-            raise ConfigError(f"target {target.name} is this machine; leave --to out, or take an ssh target")
+        find_address(target, to)
         python = sys.executable if connection.python == "python3" else connection.python
         return LocalTransport(directory, python, connection.timeout_s)
-    options = _ssh_options(target, connection, to, known_hosts, user_ssh, key_file)
+    options = _ssh_options(target, to, known_hosts, ssh_config, user_known_hosts, key_file)
     from edgekd.device.ssh import SshTransport
 
     return SshTransport(options)
@@ -52,22 +52,41 @@ def trust(
     to: str | None = None,
     *,
     known_hosts: Path,
-    user_ssh: Path | None = None,
+    ssh_config: Path | None = None,
+    user_known_hosts: Path | None = None,
     key_file: Path | None = None,
 ) -> TrustedHost:
     """Pin the host key that the device of `target` shows now; arguments as for `open_transport`.
 
     The caller prints the result's fingerprint. Raises VerifyError when another key is pinned already.
     """
-    connection = _connection(target)
-    if connection.transport == "local":
+    if _connection(target).transport == "local":
         raise ConfigError(
             f"target {target.name} is this machine and has no host key; there is nothing to trust"
         )
-    options = _ssh_options(target, connection, to, known_hosts, user_ssh, key_file)
+    options = _ssh_options(target, to, known_hosts, ssh_config, user_known_hosts, key_file)
     from edgekd.device.ssh import trust_host
 
     return trust_host(options)
+
+
+def find_address(target: Target, to: str | None) -> tuple[str | None, str, int | None]:
+    """User, host and port to connect to; ConfigError for a bad or missing address. Connects to nothing.
+
+    A port that nobody named is None, so that ~/.ssh/config may say one; a local target has the host "".
+    """
+    connection = _connection(target)
+    if connection.transport == "local":
+        if to is not None:
+            raise ConfigError(f"target {target.name} is this machine; leave --to out, or take an ssh target")
+        return None, "", None
+    user, host, port = parse_address(to) if to is not None else (None, connection.host, None)
+    if not host:
+        raise ConfigError(
+            f"target {target.name} has no address; add --to user@host[:port], or set its connection.host"
+        )
+    named_port = None if connection.port == 22 else connection.port
+    return user or connection.user or None, host, port or named_port
 
 
 def _connection(target: Target) -> Connection:
@@ -80,30 +99,25 @@ def _connection(target: Target) -> Connection:
 
 def _ssh_options(
     target: Target,
-    connection: Connection,
     to: str | None,
     known_hosts: Path,
-    user_ssh: Path | None,
+    ssh_config: Path | None,
+    user_known_hosts: Path | None,
     key_file: Path | None,
 ) -> SshOptions:
+    user, host, port = find_address(target, to)
     try:
         from edgekd.device.ssh import SshOptions
     except ImportError:
         raise MissingDependencyError("SSH needs paramiko; install it with: pip install paramiko") from None
-    user, host, port = parse_address(to) if to is not None else (None, connection.host, None)
-    if not host:
-        raise ConfigError(
-            f"target {target.name} has no address; add --to user@host[:port], or set its connection.host"
-        )
-    folder = Path.home() / ".ssh" if user_ssh is None else user_ssh
-    default_port = None if connection.port == 22 else connection.port  # so that ~/.ssh/config may say another
+    connection, folder = _connection(target), Path.home() / ".ssh"
     return SshOptions(
         host=host,
-        user=user or connection.user or None,
-        port=port or default_port,
+        user=user,
+        port=port,
         key_file=key_file,
-        config_file=folder / "config",
-        known_hosts=(folder / "known_hosts", known_hosts),
+        config_file=ssh_config or folder / "config",
+        known_hosts=(user_known_hosts or folder / "known_hosts", known_hosts),
         target=target.name,
         python=connection.python,
         timeout_s=connection.timeout_s,

@@ -103,6 +103,11 @@ def write_bundle(
     return table
 
 
+def bundle_name(text: str) -> str:
+    """A name that a bundle may have, made of any text: `ResNet 8 (best)` gives `resnet-8-best`."""
+    return re.sub(r"[^a-z0-9_.]+", "-", text.lower()).strip("-._")[:64] or "model"
+
+
 def read_bundle(directory: Path) -> dict[str, Any]:
     """What bundle.json of `directory` holds, after every file was held to its size and sha256.
 

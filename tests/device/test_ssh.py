@@ -230,7 +230,12 @@ def test_the_link_dies_while_a_program_starts(sshd: Sshd, tmp_path: Path) -> Non
 
 def test_target_profiles_lead_to_transports(sshd: Sshd, tmp_path: Path) -> None:
     (tmp_path / "known_hosts").touch()
-    files = {"known_hosts": tmp_path / "own", "user_ssh": tmp_path, "key_file": sshd.key}
+    files = {
+        "known_hosts": tmp_path / "own",
+        "ssh_config": tmp_path / "config",
+        "user_known_hosts": tmp_path / "known_hosts",
+        "key_file": sshd.key,
+    }
     to = f"{sshd.user}@127.0.0.1:{sshd.port}"
     rpi4, local = load_target("rpi4", TARGETS), load_target("linux-local", TARGETS)
     with pytest.raises(VerifyError, match=f"invoke trust --target rpi4 --to {to}"):

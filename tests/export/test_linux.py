@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgekd.errors import ArtifactError, ConfigError, EdgekdError
-from edgekd.export.linux import read_bundle, write_bundle
+from edgekd.export.linux import NAME, bundle_name, read_bundle, write_bundle
 from edgekd.export.onnx_session import run_onnx
 from edgekd.quantize.activation import uint8_variant
 from tests.device.support import conv_net, quantized
@@ -96,6 +96,20 @@ def test_parts_that_do_not_fit_are_refused(
         write_bundle(tmp_path / "b", **{**parts, **changes})
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("net", "net"),
+        ("ResNet 8 (best)", "resnet-8-best"),
+        ("../x", "x"),
+        ("Ü", "model"),
+        ("a" * 80, "a" * 64),
+    ],
+)
+def test_any_text_makes_a_name(text: str, name: str) -> None:
+    assert bundle_name(text) == name and NAME.fullmatch(name)
 
 
 def test_a_bundle_is_never_written_over(tmp_path: Path, parts: dict[str, Any]) -> None:
