@@ -40,8 +40,8 @@ ALLOWED = {
     "device": "errors evaluate export progress target",
     "fleet": "declaration device errors evaluate progress store target",
     "report": "errors evaluate store",
-    "pipeline": "compress data declaration device errors evaluate export fleet learn mcu progress qgraph"
-    " quantize recipe resources shared signal store target",
+    "pipeline": "compress data declaration device doctor errors evaluate export fleet learn mcu progress"
+    " qgraph quantize recipe resources shared signal store target",
     "api": "declaration errors fleet pipeline progress qgraph recipe resources shared store target",
     "cli": "api declaration doctor errors report",
 }
