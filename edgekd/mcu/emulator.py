@@ -43,7 +43,7 @@ def run_image(
     """Run every row of `inputs` (uint8 [N, MODEL_INPUT_BYTES]) through the image, in order, from one reset.
 
     layers: the generated layers.json. counted: the first so many samples have their instructions counted;
-    watched: the first so many have every memory access checked, start-up included (about 25 times
+    watched: the first so many have every memory access checked, start-up included (20 to 40 times
     slower). timeout_s: the longest one sample may take.
     Raises VerifyError naming function and address where the image breaks a rule of its core or memory,
     DeviceError where the core hangs, faults or dies, ArtifactError for a broken image, layers file or input
