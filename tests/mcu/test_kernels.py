@@ -64,7 +64,7 @@ def depthwise_branches(b: Builder) -> list[Branch]:
 def dense_branches(b: Builder) -> list[Branch]:
     branches = []
     for depth, outputs, per_channel, bias in itertools.product(
-        (1, 2, 7, 33), (1, 4, 6), (False, True), (False, True)
+        (1, 2, 7, 33), (1, 4, 7), (False, True), (False, True)
     ):
         x = b.input((1, depth))
         output = b.dense(x, outputs, per_channel=per_channel, bias=bias, activation=ACTIVATIONS[depth % 3])
