@@ -79,8 +79,8 @@ class DistillParams:
     hard_share: float = setting(0.1, minimum=0, maximum=1)
     epochs: int = setting(200, minimum=1, maximum=10_000)
     batch_samples: int = setting(64, unit="samples", minimum=2, maximum=65_536)
-    learning_rate: float = setting(0.01, minimum=1e-8, maximum=10)
-    weight_decay: float = setting(0.001, minimum=0, maximum=1)
+    learning_rate: float = setting(0.02, minimum=1e-8, maximum=10)
+    weight_decay: float = setting(0.03, minimum=0, maximum=1)
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ class CompressParams:
     """What makes the trained student smaller, in order; each is fine-tuned from the knowledge file."""
 
     methods: tuple[str, ...] = setting((), choices=("lowrank",))
-    energy: float = setting(0.95, minimum=0.01, maximum=1)  # share of the squared singular values kept
-    epochs: int = setting(20, minimum=0, maximum=10_000)
-    learning_rate: float = setting(0.002, minimum=1e-8, maximum=10)
+    energy: float = setting(0.85, minimum=0.01, maximum=1)  # share of the squared singular values kept
+    epochs: int = setting(60, minimum=0, maximum=10_000)
+    learning_rate: float = setting(0.015, minimum=1e-8, maximum=10)
 
 
 @dataclass(frozen=True)

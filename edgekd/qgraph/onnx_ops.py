@@ -118,6 +118,8 @@ def conv(builder: Builder, node: Node) -> Pending:
     assert value.params is not None
     if weights.data.ndim != 4:
         raise builder.error(node, "only 2-D convolutions are supported; give it a height or width of 1")
+    if len(weights.scale) > 1 and weights.axis != 0:
+        raise builder.error(node, "its weights have one scale an input; quantize them an output channel")
     outputs, per_group, *kernel = weights.data.shape
     channels, groups = per_group * int(node.attrs.get("group", 1)), int(node.attrs.get("group", 1))
     depthwise = groups == channels and groups > 1

@@ -115,14 +115,15 @@ def _node(builder: Builder, node: Node) -> None:
 
 def _quantize(builder: Builder, node: Node) -> None:
     source, target = node.inputs[0], node.outputs[0]
+    if source in builder.model.constants:
+        builder.model.constants[target] = _quantized_constant(builder, node)
+        return
     params = _params(builder, node)
     if source in builder.pending:
         builder.values[target] = builder.close(builder.pending.pop(source), params, source)
         return
     if source not in builder.values:
-        raise builder.error(
-            node, "it quantizes a constant or a layer that edgekd did not read; store weights as int8"
-        )
+        raise builder.error(node, "it quantizes what is no activation that edgekd read; export it again")
     value = builder.values[source]
     if value.params is None:
         shape = builder.tensors[value.index].shape
@@ -157,6 +158,21 @@ def _params(builder: Builder, node: Node) -> Params:
         )
     shift = 128 if zero_point.dtype == np.uint8 else 0
     return Params(np.float32(scale.reshape(-1)[0]), int(zero_point.reshape(-1)[0]) - shift)
+
+
+def _quantized_constant(builder: Builder, node: Node) -> npt.NDArray[Any]:
+    """The integers of a float weight in front of its QuantizeLinear, as some exporters leave it."""
+    data, scale = (builder.model.constants.get(node.input(i), np.zeros(0)) for i in (0, 1))
+    zero_point = _zero_point(builder, node, node.attrs.get("output_dtype", 0))
+    if scale.size == 0 or zero_point.dtype not in (np.int8, np.uint8) or data.dtype != np.float32:
+        raise builder.error(node, "a float constant needs a constant scale and int8 or uint8 integers")
+    if scale.size > 1:
+        wide = [1] * data.ndim
+        wide[int(node.attrs.get("axis", 1))] = -1
+        scale, zero_point = scale.reshape(wide), zero_point.reshape(wide)
+    limits = np.iinfo(zero_point.dtype)
+    steps = np.rint(data / scale) + zero_point
+    return np.asarray(np.clip(steps, limits.min, limits.max), zero_point.dtype)
 
 
 def _zero_point(builder: Builder, node: Node, dtype: int) -> npt.NDArray[Any]:

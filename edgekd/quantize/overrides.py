@@ -13,7 +13,7 @@ FIXED_OUTPUTS = {
     "Tanh": (1.0 / 128.0, 0),
 }
 # Operators whose output the quantizer already gives its input's scale: a tie goes through them.
-SAME_SCALE = ("AveragePool", "Flatten", "MaxPool", "Pad", "Reshape")
+SAME_SCALE = ("AveragePool", "Flatten", "MaxPool", "Pad", "Reshape", "Squeeze", "Unsqueeze")
 
 Overrides = dict[str, list[dict[str, Any]]]
 

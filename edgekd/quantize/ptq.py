@@ -45,8 +45,10 @@ SUPPORTED = (
     "Reshape",
     "Sigmoid",
     "Softmax",
+    "Squeeze",
     "Sub",
     "Tanh",
+    "Unsqueeze",
 )
 MIN_CALIBRATION_SAMPLES = 10
 

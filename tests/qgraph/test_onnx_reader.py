@@ -192,3 +192,70 @@ def test_int8_edges_are_kept(tmp_path: Path) -> None:
     leave = graph.tensors[graph.outputs[0]]
     real = (run(graph, [integers])[0].astype(np.float32) - leave.zero_point) * leave.scale[0]
     assert np.abs(real - run(floats, [channels_last(x)])[0]).max() <= leave.scale[0] * 1.01
+
+
+def with_clamp(model: onnx.ModelProto, limits: tuple[float, float] | None) -> bytes:
+    """`model` with a Relu (None) or a Clip between its first Conv and the QuantizeLinear."""
+    at = next(i for i, n in enumerate(model.graph.node) if n.op_type == "Conv")
+    output = model.graph.node[at].output[0]
+    model.graph.node[at].output[0] = "before_clamp"
+    nodes = list(model.graph.node)
+    if limits is None:
+        nodes.insert(at + 1, helper.make_node("Relu", ["before_clamp"], [output]))
+    else:
+        nodes.insert(at + 1, helper.make_node("Clip", ["before_clamp", "low", "high"], [output]))
+        for name, limit in zip(("low", "high"), limits, strict=True):
+            model.graph.initializer.append(numpy_helper.from_array(np.float32(limit), name))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("name", "limits", "fused"),
+    [
+        ("same", None, "RELU"),
+        ("dilated", None, "RELU"),
+        ("dilated", (0.0, 6.0), "RELU6"),
+        ("dilated", (-1e3, 1e3), "NONE"),
+    ],
+)
+def test_a_clamp_in_front_of_the_quantizer_is_fused(
+    name: str, limits: tuple[float, float] | None, fused: str, tmp_path: Path
+) -> None:
+    data, x = quantized(name, tmp_path)
+    clamped = with_clamp(onnx.load_model_from_string(data), limits)
+    graph = read_onnx(clamped, "m.onnx")
+    conv = next(op for op in graph.ops if op.kind == "CONV_2D")
+    assert conv.attrs["activation"] == fused
+    assert max(map(abs, differences(graph, clamped, x))) <= 1
+
+
+def test_a_clamp_that_cannot_be_fused_is_refused(tmp_path: Path) -> None:
+    data, _ = quantized("dilated", tmp_path)
+    model = onnx.load_model_from_string(with_clamp(onnx.load_model_from_string(data), (-0.5, 0.5)))
+    assert "a clamp to -0.5 .. 0.5 behind it cannot be fused" in refusal(model)
+
+
+def test_weights_in_float_behind_their_own_quantizer_are_read(tmp_path: Path) -> None:
+    """As torch's exporters leave them: float constant, QuantizeLinear, DequantizeLinear."""
+    data, x = quantized("depthwise", tmp_path)
+    model = onnx.load_model_from_string(data)
+    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        held = constants.get(node.input[0])
+        if node.op_type == "DequantizeLinear" and held is not None and held.dtype == np.int8:
+            scale = constants[node.input[1]].reshape(-1, *[1] * (held.ndim - 1))
+            real = numpy_helper.from_array((held * scale).astype(np.float32), node.input[0] + "_real")
+            model.graph.initializer.append(real)
+            quantizer = helper.make_node(
+                "QuantizeLinear", [real.name, *node.input[1:]], [real.name + "_int8"], axis=0
+            )
+            nodes.append(quantizer)
+            node.input[0] = quantizer.output[0]
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    graph, other = read_onnx(data, "a"), read_onnx(model.SerializeToString(), "a")
+    assert np.array_equal(run(graph, [channels_last(x)])[0], run(other, [channels_last(x)])[0])

@@ -99,6 +99,11 @@ def _global_pool(net: Net) -> str:
     return net.dense(net.add("Flatten", x), 4, 3)
 
 
+def _squeeze(net: Net) -> str:
+    x = net.add("GlobalAveragePool", net.conv("input", 2, 4))
+    return net.dense(net.add("Squeeze", x, net.constant(np.array([2, 3]))), 4, 3)
+
+
 def _reduce_mean(net: Net) -> str:
     x = net.add("ReduceMean", net.conv("input", 2, 4), net.constant(np.array([-1, -2])), keepdims=0)
     return net.dense(x, 4, 3)
@@ -165,6 +170,7 @@ NETS: dict[str, tuple[Callable[[Net], str], int, tuple[str, ...]]] = {
     "reshape dense": (_reshape_dense_twice, 2, ("CONV_2D", "RESHAPE", "FULLY_CONNECTED", "FULLY_CONNECTED")),
     "matmul": (_matmul, 1, ("RESHAPE", "FULLY_CONNECTED")),
     "global pool": (_global_pool, 2, ("CONV_2D", "MEAN", "RESHAPE", "FULLY_CONNECTED")),
+    "squeeze": (_squeeze, 2, ("CONV_2D", "MEAN", "RESHAPE", "FULLY_CONNECTED")),
     "reduce mean": (_reduce_mean, 2, ("CONV_2D", "MEAN", "FULLY_CONNECTED")),
     "residual": (_residual, 2, ("CONV_2D", "CONV_2D", "ADD")),
     "scaled": (_scaled_and_shifted, 2, ("CONV_2D", "MUL", "SUB")),
