@@ -80,6 +80,7 @@ def simplify(model: Any) -> Any:
     try:
         with _quiet():
             model, same = onnxsim.simplify(model)
+        _hoist_constants(model)
         model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
     except (
         RuntimeError,
@@ -95,6 +96,21 @@ def simplify(model: Any) -> Any:
         raise VerifyError("onnxsim changed what the ONNX model computes; export it again with fixed shapes")
     strip_metadata(model)
     return model
+
+
+def _hoist_constants(model: Any) -> None:
+    """Constant nodes (older exporters write them) become initializers, in place."""
+    from onnx import numpy_helper
+
+    kept = []
+    for node in model.graph.node:
+        tensor = next((a.t for a in node.attribute if a.name == "value"), None)
+        if node.op_type != "Constant" or tensor is None:
+            kept.append(node)
+            continue
+        model.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(tensor), node.output[0]))
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
 
 
 def strip_metadata(model: Any) -> None:

@@ -51,6 +51,7 @@ SUPPORTED = (
     "Unsqueeze",
 )
 MIN_CALIBRATION_SAMPLES = 10
+MIN_OPSET = 13
 
 
 def quantize_onnx(
@@ -181,9 +182,27 @@ def _load(model: bytes) -> Any:
         detail = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArtifactError(f"the model is not valid ONNX ({detail}); export it again") from None
     _static_inputs_only(parsed)
+    parsed = _new_enough(parsed)
     if not parsed.graph.node:
         raise ArtifactError("the ONNX model holds no layer; export it again")
     return simplify(parsed)
+
+
+def _new_enough(model: Any) -> Any:
+    """The model in opset 13 at least, which scales by channel need."""
+    import onnx
+
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if opset >= MIN_OPSET:
+        return model
+    try:
+        return onnx.version_converter.convert_version(model, MIN_OPSET)
+    except RuntimeError as error:
+        detail = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UnsupportedOpError(
+            f"the model is of ONNX opset {opset} and cannot be converted to {MIN_OPSET} ({detail}); "
+            f"export it with opset {MIN_OPSET} or newer"
+        ) from None
 
 
 def _static_inputs_only(model: Any) -> None:

@@ -163,6 +163,22 @@ def test_what_is_no_onnx_is_refused(content: bytes | None, tmp_path: Path) -> No
         quantize_onnx(model[: len(model) // 2] if content is None else content, x, PARAMS, tmp_path)
 
 
+@pytest.mark.parametrize("opset", [11, 13, 17])
+def test_older_exporters_are_understood(opset: int, tmp_path: Path) -> None:
+    """Constant nodes in the graph, weights listed as inputs, axes as an attribute."""
+    net = Net(1, 2, 6, 9)
+    x = net.add("Relu", net.conv("input", 2, 4))
+    x = net.add("ReduceMean", x, axes=[2, 3], keepdims=0)
+    model = onnx.load_model_from_string(net.model(net.dense(x, 4, 3), opset=opset))
+    first, *rest = model.graph.initializer
+    model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [first.name], value=first))
+    model.graph.input.append(onnx.helper.make_tensor_value_info(rest[0].name, 1, list(rest[0].dims)))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(rest)
+    graph = read_onnx(quantized(model.SerializeToString(), net.samples(), tmp_path), "old.onnx")
+    assert [op.kind for op in graph.ops][1:-1] == ["CONV_2D", "MEAN", "FULLY_CONNECTED"]
+
+
 def test_two_inputs_are_refused(tmp_path: Path) -> None:
     net = Net(1, 2, 6, 9)
     model = onnx.load_model_from_string(net.model(net.add("Add", "input", "other")))
