@@ -51,7 +51,8 @@ def request(
     """Check every option and return the request that all other functions take.
 
     model: a .tflite or .onnx file that replaces the recipe; data: an .npz file with x and y that
-    replaces its samples; shared: a team's cache (any fsspec URL); start: where the search for the project begins (default: here).
+    replaces its samples; shared: a team's cache (any fsspec URL); start: where the search for the
+    project begins (default: here).
     Raises ConfigError or ArtifactError.
     """
     project = project_root(start or Path.cwd())
@@ -122,7 +123,9 @@ def bench(request: Request, to: str = "") -> dict[str, Any]:
 
         return bench_on_device(request, to)
     if to:
-        raise ConfigError(f"target {request.need_target().name} is an emulated core; --to is for Linux targets")
+        raise ConfigError(
+            f"target {request.need_target().name} is an emulated core; --to is for Linux targets"
+        )
     artifact = graph.make(request, "bench")
     record: dict[str, Any] = json.loads((artifact.path / "record.json").read_text("utf-8"))
     return record | {"when": request.store.made_at(artifact)}
@@ -160,7 +163,9 @@ def find_artifact(store: Store, name: str) -> Artifact:
     if len(found) == 1:
         return found[0]
     what = "no artifact" if not found else f"{len(found)} artifacts"
-    raise ArtifactError(f"{what} in {store.root} is called {name!r}; `invoke graph` lists keys, or give a file's path")
+    raise ArtifactError(
+        f"{what} in {store.root} is called {name!r}; `invoke graph` lists keys, or give a file's path"
+    )
 
 
 def _shared(url: str) -> Any:
@@ -185,7 +190,9 @@ def _model_file(path: Path) -> ModelFile:
     if path.suffix == ".tflite":
         return ModelFile(path, "tflite", sha256_file(path))
     if path.suffix != ".onnx":
-        raise ArtifactError(f"{path}: --model takes a .tflite or .onnx file, and {path.suffix or 'no suffix'} is neither")
+        raise ArtifactError(
+            f"{path}: --model takes a .tflite or .onnx file, and {path.suffix or 'no suffix'} is neither"
+        )
     from edgekd.qgraph.onnx_reader import is_qdq
 
     return ModelFile(path, "qdq" if is_qdq(path.read_bytes()) else "float", sha256_file(path))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from invoke import Argument, Collection, Program, Task
+from invoke import Collection, Program, Task
 from invoke.exceptions import Exit, ParseError
 
 from edgekd import __version__
@@ -38,11 +38,34 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "again": (False, "make the result anew although it is there"),
     "part": ("", "only these parts of the tests, a comma between them"),
     "no_skips": (False, "a skipped test is a failed test"),
+    "seed": ("", "of a soak's random inputs"),
+    "count": ("", "of a soak's inputs"),
 }
-COMMON = ("recipe", "target", "model", "data", "samples", "compiler", "engine", "store", "shared", "json", "again")
+COMMON = (
+    "recipe",
+    "target",
+    "model",
+    "data",
+    "samples",
+    "compiler",
+    "engine",
+    "store",
+    "shared",
+    "json",
+    "again",
+)
 
 SSH = ("to", "key", "ssh_config")
-DEPLOY_ROWS = ("release", "root", "releases", "removed", "uploaded_bytes", "resumed_bytes", "upload_s", "free_bytes")
+DEPLOY_ROWS = (
+    "release",
+    "root",
+    "releases",
+    "removed",
+    "uploaded_bytes",
+    "resumed_bytes",
+    "upload_s",
+    "free_bytes",
+)
 
 Body = Callable[..., None]
 ns = Collection()
@@ -55,7 +78,11 @@ def command(*options: str, positional: tuple[str, ...] = ()) -> Callable[[Body],
         @functools.wraps(body)
         def run(context: Any, **given: Any) -> None:
             if context.config.run.dry:
-                _fail(ConfigError("--dry would run the task all the same; leave it out (`invoke graph` shows the plan)"))
+                _fail(
+                    ConfigError(
+                        "--dry would run the task all the same; leave it out (`invoke graph` shows the plan)"
+                    )
+                )
             guarded(lambda: body(**given))
 
         parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
@@ -63,7 +90,9 @@ def command(*options: str, positional: tuple[str, ...] = ()) -> Callable[[Body],
             parameters.append(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD))
         for name in options:
             default = OPTIONS[name][0]
-            parameters.append(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default))
+            parameters.append(
+                inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
+            )
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         texts = {name: OPTIONS[name][1] for name in options}
         ns.add_task(Task(run, name=body.__name__, auto_shortflags=False, positional=positional, help=texts))
@@ -125,9 +154,14 @@ def _stage_task(stage: str, advice: str, given: dict[str, Any]) -> None:
     with ProgressView() as view:
         artifact = api.make(_request(view, given), stage)
     if given["json"]:
-        _print_json({"stage": stage, "key": artifact.key, "path": str(artifact.path), "metrics": artifact.metrics})
+        _print_json(
+            {"stage": stage, "key": artifact.key, "path": str(artifact.path), "metrics": artifact.metrics}
+        )
         return
-    rows = [(name, json.dumps(value) if isinstance(value, dict | list) else value) for name, value in artifact.metrics.items()]
+    rows = [
+        (name, json.dumps(value) if isinstance(value, dict | list) else value)
+        for name, value in artifact.metrics.items()
+    ]
     show_table(f"{stage} {artifact.key}", ("figure", "value"), rows, right=(1,))
     print(f"files: {os.path.relpath(artifact.path)}")
     _advise(advice)
@@ -188,8 +222,15 @@ def bench(**given: Any) -> None:
         _print_json(record)
         return
     show_record(record)
-    origin = f"--model {given['model']}" if given["model"] else "--recipe " + (given["recipe"] or api.DEFAULT_RECIPE)
-    _advise(f"invoke graph {origin} --target {given['target']}", "invoke report" if not given["model"] else "invoke targets")
+    origin = (
+        f"--model {given['model']}"
+        if given["model"]
+        else "--recipe " + (given["recipe"] or api.DEFAULT_RECIPE)
+    )
+    _advise(
+        f"invoke graph {origin} --target {given['target']}",
+        "invoke report" if not given["model"] else "invoke targets",
+    )
 
 
 @command(*COMMON, *SSH)
@@ -204,7 +245,11 @@ def deploy(**given: Any) -> None:
     if given["json"]:
         _print_json(result)
         return
-    rows = [(name, ", ".join(v) if isinstance(v, list) else v) for name, v in result.items() if name in DEPLOY_ROWS]
+    rows = [
+        (name, ", ".join(v) if isinstance(v, list) else v)
+        for name, v in result.items()
+        if name in DEPLOY_ROWS
+    ]
     show_table(f"{result['target']}: {result['outcome']}", ("what", "value"), rows)
     _advise(f"invoke bench --target {given['target']}" + (f" --to {given['to']}" if given["to"] else ""))
 
@@ -218,7 +263,10 @@ def trust(**given: Any) -> None:
     if given["json"]:
         _print_json(trusted)
         return
-    print(f"{trusted['host']}: {trusted['key']} {trusted['fingerprint']} {'pinned' if trusted['added'] else 'was pinned already'}")
+    print(
+        f"{trusted['host']}: {trusted['key']} {trusted['fingerprint']} "
+        f"{'pinned' if trusted['added'] else 'was pinned already'}"
+    )
     _advise(f"invoke deploy --target {given['target']}" + (f" --to {given['to']}" if given["to"] else ""))
 
 
@@ -262,7 +310,13 @@ def graph(**given: Any) -> None:
 
     states = api.states(_request(lambda *a: None, given))
     rows = [
-        (s.stage, ", ".join(s.inputs), "cached" if s.artifact else "to do", s.seconds, s.artifact.key if s.artifact else None)
+        (
+            s.stage,
+            ", ".join(s.inputs),
+            "cached" if s.artifact else "to do",
+            s.seconds,
+            s.artifact.key if s.artifact else None,
+        )
         for s in states
     ]
     if given["json"]:
@@ -285,21 +339,18 @@ def show(artifact: str, **given: Any) -> None:
         show_provenance(rows)
 
 
-@command("json", "target")
+@command("json")
 def doctor(**given: Any) -> None:
     """Say what is installed, what is missing, what for, and the line that installs it."""
     from edgekd.doctor import examine
     from edgekd.report.tables import show_table
 
-    rows = [row for row in examine()]
+    rows = examine()
     if given["json"]:
-        _print_json([row._asdict() if hasattr(row, "_asdict") else vars(row) for row in rows])
+        _print_json([vars(row) for row in rows])
         return
-    show_table("Doctor", ("what", "found", "for", "install with"), [_doctor_row(row) for row in rows])
-
-
-def _doctor_row(row: Any) -> tuple[str, str, str, str]:
-    return row.name, row.version or "missing", row.purpose, "" if row.version else row.install
+    table = [(row.name, row.version or "missing", row.purpose, row.install) for row in rows]
+    show_table("Doctor", ("what", "found", "for", "install with"), table)
 
 
 @command("part", "no_skips")
@@ -307,6 +358,13 @@ def test(**given: Any) -> None:
     """Run the suite of a checkout: ruff, mypy, every part of the tests."""
     parts = given["part"].split(",") if given["part"] else []
     _checkout_program("tests/run.py", [*(["--no-skips"] if given["no_skips"] else []), *parts])
+
+
+@command("seed", "count", positional=("name",))
+def soak(name: str, **given: Any) -> None:
+    """Run a long check (benchmarks/soak.py) and keep its result under benchmarks/results/."""
+    numbers = [f"--{option}={given[option]}" for option in ("seed", "count") if given[option]]
+    _checkout_program("benchmarks/soak.py", [name, *numbers])
 
 
 def _checkout_program(name: str, arguments: Iterable[str]) -> None:
@@ -335,10 +393,6 @@ class EdgekdProgram(Program):
             super().parse_tasks()
         except ParseError as error:
             raise ParseError(_mended(str(error)), error.context) from None
-
-    def core_args(self) -> list[Argument]:
-        shown: list[Argument] = super().core_args()
-        return shown
 
 
 def _mended(message: str) -> str:

@@ -96,11 +96,15 @@ def _scalar(hint: Any, value: Any, metadata: Mapping[str, Any], source: str, whe
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not hint:
-        raise ConfigError(f"{source}: {where} must be {hint.__name__}, not {type(value).__name__} ({value!r})")
+        raise ConfigError(
+            f"{source}: {where} must be {hint.__name__}, not {type(value).__name__} ({value!r})"
+        )
     unit = f" {metadata['unit']}" if metadata.get("unit") else ""
     low, high, choices = metadata.get("minimum"), metadata.get("maximum"), metadata.get("choices")
-    if low is not None and value < low or high is not None and value > high:
-        limits = f"from {low}" if high is None else f"up to {high}" if low is None else f"from {low} to {high}"
+    if (low is not None and value < low) or (high is not None and value > high):
+        limits = (
+            f"from {low}" if high is None else f"up to {high}" if low is None else f"from {low} to {high}"
+        )
         raise ConfigError(f"{source}: {where} is {value}{unit}; it must be {limits}{unit}")
     if choices and value not in choices:
         raise ConfigError(f"{source}: {where} is {value!r}{suggest(value, choices)}")

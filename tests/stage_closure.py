@@ -18,7 +18,14 @@ from types import FunctionType
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = Path(__file__).with_name("stage_digests.json")
 # What decides no byte of an artifact: messages, progress, the pipeline's own plumbing.
-NEUTRAL = ("edgekd", "edgekd.errors", "edgekd.progress", "edgekd.store", "edgekd.report", "edgekd.pipeline.request")
+NEUTRAL = (
+    "edgekd",
+    "edgekd.errors",
+    "edgekd.progress",
+    "edgekd.store",
+    "edgekd.report",
+    "edgekd.pipeline.request",
+)
 
 
 def digests() -> dict[str, dict[str, object]]:
@@ -37,7 +44,11 @@ def closure(function: FunctionType) -> tuple[list[str], list[str]]:
         modules |= _imports(tree)
         for node in ast.walk(tree):
             found = function.__globals__.get(node.id) if isinstance(node, ast.Name) else None
-            if isinstance(found, FunctionType) and found.__module__ == function.__module__ and node.id not in helpers:
+            if (
+                isinstance(found, FunctionType)
+                and found.__module__ == function.__module__
+                and node.id not in helpers
+            ):
                 helpers[node.id] = found
                 pending.append(found)
     reached: set[str] = set()
@@ -48,7 +59,9 @@ def closure(function: FunctionType) -> tuple[list[str], list[str]]:
         reached.add(module)
         if not module.startswith("edgekd.pipeline.shipping"):
             modules |= _imports(_tree(module))
-    return sorted(inspect.getsource(f) for f in helpers.values()), sorted(reached - {"edgekd.pipeline.shipping"})
+    return sorted(inspect.getsource(f) for f in helpers.values()), sorted(
+        reached - {"edgekd.pipeline.shipping"}
+    )
 
 
 def _digest(function: FunctionType) -> str:
@@ -111,7 +124,10 @@ def main(arguments: list[str]) -> int:
         if name in old and old[name]["version"] == row["version"] and old[name]["digest"] != row["digest"]
     ]
     if stale and "--same-result" not in arguments:
-        print(f"changed under the same version: {', '.join(stale)}; see this file's first lines", file=sys.stderr)
+        print(
+            f"changed under the same version: {', '.join(stale)}; see this file's first lines",
+            file=sys.stderr,
+        )
         return 1
     COMMITTED.write_text(json.dumps(new, indent=1, sort_keys=True) + "\n", "utf-8")
     return 0

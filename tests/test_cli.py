@@ -19,7 +19,9 @@ EDGEKD = "import sys; sys.argv[0] = 'edgekd'; from edgekd.cli import main; main(
 def edgekd(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", EDGEKD, *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def invoke(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -35,7 +37,9 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / ".edgekd").mkdir()
     (tmp_path / "recipes" / "own.toml").write_text('name = "own"\ndescription = "x"\nseed = "one"\n')
     (tmp_path / "recipes" / "key.toml").write_text('name = "key"\ndescription = "x"\n[teacher]\nwidht = 3\n')
-    (tmp_path / "targets" / "bad.toml").write_text('name = "bad"\ndescription = "x"\nkind = "mcu"\ncores = 2\n')
+    (tmp_path / "targets" / "bad.toml").write_text(
+        'name = "bad"\ndescription = "x"\nkind = "mcu"\ncores = 2\n'
+    )
     (tmp_path / "cut.tflite").write_bytes(b"\x1c\x00\x00\x00TFL3\x14")
     (tmp_path / "empty.tflite").write_bytes(b"")
     (tmp_path / "empty.onnx").write_bytes(b"")
@@ -50,11 +54,27 @@ BAD = [
     (("benhc",), 1, "'benhc' is no option or task here; did you mean bench?"),
     (("bench",), 2, "no target is named; add --target NAME"),
     (("bench", "--target", "mcusim"), 2, "target 'mcusim' does not exist; did you mean mcu-sim?"),
-    (("bench", "--target", "mcu-sim", "--recipe", "digit"), 2, "recipe 'digit' does not exist; did you mean digits?"),
-    (("bench", "--target", "mcu-sim", "--samples", "-3"), 2, "--samples is '-3'; it must be a whole number from 1"),
+    (
+        ("bench", "--target", "mcu-sim", "--recipe", "digit"),
+        2,
+        "recipe 'digit' does not exist; did you mean digits?",
+    ),
+    (
+        ("bench", "--target", "mcu-sim", "--samples", "-3"),
+        2,
+        "--samples is '-3'; it must be a whole number from 1",
+    ),
     (("bench", "--target", "mcu-sim", "--samples", "many"), 2, "--samples is 'many'"),
-    (("bench", "--target", "mcu-sim", "--engine", "qmu"), 2, "engine 'qmu' does not exist; did you mean qemu?"),
-    (("bench", "--target", "mcu-sim", "--compiler", "gc"), 2, "compiler 'gc' does not exist; did you mean gcc?"),
+    (
+        ("bench", "--target", "mcu-sim", "--engine", "qmu"),
+        2,
+        "engine 'qmu' does not exist; did you mean qemu?",
+    ),
+    (
+        ("bench", "--target", "mcu-sim", "--compiler", "gc"),
+        2,
+        "compiler 'gc' does not exist; did you mean gcc?",
+    ),
     (("bench", "--target", "mcu-sim", "--to", "pi@x"), 2, "--to is for Linux targets"),
     (("bench", "--target", "bad"), 2, "bad.toml: unknown key cores; did you mean core?"),
     (("teacher", "--recipe", "own"), 2, "own.toml: seed must be int, not str"),
@@ -66,7 +86,11 @@ BAD = [
     (("bench", "--target", "mcu-sim", "--model", "empty.onnx"), 3, "empty.onnx"),
     (("bench", "--target", "mcu-sim", "--model", "noise.onnx"), 3, "noise.onnx"),
     (("bench", "--target", "mcu-sim", "--data", "gone.npz"), 3, "gone.npz: no such file"),
-    (("bench", "--target", "mcu-sim", "--model", "cut.tflite", "--recipe", "digits"), 2, "--model replaces the recipe"),
+    (
+        ("bench", "--target", "mcu-sim", "--model", "cut.tflite", "--recipe", "digits"),
+        2,
+        "--model replaces the recipe",
+    ),
     (("teacher", "--model", "cut.tflite"), 2, "this stage learns from a recipe, and --model replaces it"),
     (("deploy", "--target", "mcu-sim"), 2, "mcu-sim"),
     (("show", "nothing"), 3, "no artifact in"),
@@ -93,7 +117,9 @@ def test_invoke_names_the_mistake_too(project: Path) -> None:
 
 def test_dry_is_refused_by_name() -> None:
     done = invoke("--dry", "targets")
-    assert done.returncode == 2 and "--dry would run the task all the same" in done.stderr and done.stdout == ""
+    assert (
+        done.returncode == 2 and "--dry would run the task all the same" in done.stderr and done.stdout == ""
+    )
 
 
 def test_help_shows_our_options_and_not_invokes() -> None:
@@ -105,7 +131,8 @@ def test_help_shows_our_options_and_not_invokes() -> None:
 
 def test_list_names_every_task_of_the_design() -> None:
     names = {line.split()[0] for line in invoke("--list").stdout.splitlines() if line.startswith("  ")}
-    wanted = "teacher knowledge distill compress quantize export build deploy bench report targets graph doctor test"
+    wanted = "teacher knowledge distill compress quantize export build deploy bench report"
+    wanted += " targets graph doctor test"
     assert set(wanted.split()) <= names
 
 
@@ -114,11 +141,13 @@ def test_json_is_json_on_stdout() -> None:
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:
-    command = f"{sys.executable} -c \"{EDGEKD}\" targets --json | head -c 1"
+    command = f'{sys.executable} -c "{EDGEKD}" targets --json | head -c 1'
     shell = ["bash", "-o", "pipefail", "-c", command]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     for _ in range(3):
-        done = subprocess.run(shell, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            shell, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
         assert "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
@@ -127,7 +156,9 @@ def test_a_pipe_that_nobody_reads_ends_with_its_code() -> None:
     os.close(reading)
     command = [sys.executable, "-c", EDGEKD, "targets"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, stdout=writing, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run(
+        command, stdout=writing, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=60
+    )
     os.close(writing)
     assert done.returncode == 141 and "Traceback" not in done.stderr
 

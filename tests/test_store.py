@@ -174,7 +174,7 @@ def test_a_full_disk_says_so_and_the_next_run_continues(tmp_path: Path) -> None:
             (out / "big").write_bytes(bytes(1 << 20))
             return {}
 
-        with pytest.raises(BudgetError, match="is full .*make room and run again"):
+        with pytest.raises(BudgetError, match=r"is full .*make room and run again"):
             store.make(origin(), build)
         assert not list((tmp_path / "store" / "tmp").iterdir())
         store.make(origin(), fill("fits")).verify()

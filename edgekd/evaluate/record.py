@@ -59,7 +59,9 @@ def spread(values: Sequence[int]) -> dict[str, float]:
 def parse_record(value: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Check a record that was read from a file. Raises ArtifactError naming what is missing."""
     if value.get("schema") != SCHEMA:
-        raise ArtifactError(f"{where}: a bench record of schema {value.get('schema')!r}; this edgekd reads {SCHEMA}")
+        raise ArtifactError(
+            f"{where}: a bench record of schema {value.get('schema')!r}; this edgekd reads {SCHEMA}"
+        )
     missing = sorted(set(KEYS) - set(value))
     if missing:
         raise ArtifactError(f"{where}: the bench record has no key {missing[0]}; run the bench again")

@@ -37,7 +37,8 @@ class Arena:
 
 def model_array(tflite: bytes, name: str) -> dict[str, str]:
     """`model_data.h` and `model_data.cc`: the flatbuffer as a 16-byte aligned array of C++11."""
-    head = f"/* SPDX-License-Identifier: 0BSD\n * {name}: a TensorFlow Lite model of {len(tflite)} bytes, by edgekd. */\n"
+    what = f"{name}: a TensorFlow Lite model of {len(tflite)} bytes, by edgekd"
+    head = f"/* SPDX-License-Identifier: 0BSD\n * {what}. */\n"
     header = (
         f"{head}#ifndef EDGEKD_MODEL_DATA_H\n#define EDGEKD_MODEL_DATA_H\n\n"
         "extern const unsigned char g_model_data[];\nextern const unsigned int g_model_data_len;\n\n#endif\n"
@@ -45,7 +46,8 @@ def model_array(tflite: bytes, name: str) -> dict[str, str]:
     rows = [tflite[i : i + 16] for i in range(0, len(tflite), 16)]
     body = ",\n".join("    " + ", ".join(f"0x{byte:02x}" for byte in row) for row in rows)
     source = (
-        f'{head}#include "model_data.h"\n\nalignas(16) extern const unsigned char g_model_data[] = {{\n{body},\n}};\n'
+        f'{head}#include "model_data.h"\n\n'
+        f"alignas(16) extern const unsigned char g_model_data[] = {{\n{body},\n}};\n"
         f"extern const unsigned int g_model_data_len = {len(tflite)};\n"
     )
     return {"model_data.h": header, "model_data.cc": source}
@@ -84,7 +86,9 @@ def measure_arena(tflite: bytes) -> int | None:
         "import sys; from tflite_micro.python.tflite_micro import runtime; "
         "runtime.Interpreter.from_bytes(sys.stdin.buffer.read()).print_allocations()"
     )
-    done = subprocess.run([sys.executable, "-c", code], input=tflite, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=tflite, capture_output=True, timeout=60, check=False
+    )
     found = re.search(rb"Arena allocation total (\d+) bytes", done.stdout + done.stderr)
     return int(found.group(1)) if found else None
 
@@ -126,7 +130,7 @@ def _scratch_bytes(graph: QGraph, op: Op, family: str) -> int:
 
 
 def _greedy_bytes(graph: QGraph, scratch: list[int]) -> int:
-    """TFLM's greedy planner: buffers by falling size (of equals the later first), each at its lowest free gap."""
+    """TFLM's greedy planner: buffers by falling size (equals: the later first), each at its lowest gap."""
     buffers = _lifetimes(graph) + [(size, i, i) for i, size in enumerate(scratch) if size]
     placed: list[tuple[int, int, int, int]] = []  # offset, end, first, last
     for size, first, last in sorted(buffers, key=lambda b: (-b[0], -b[1])):
@@ -143,8 +147,8 @@ def _greedy_bytes(graph: QGraph, scratch: list[int]) -> int:
 
 def _lifetimes(graph: QGraph) -> list[tuple[int, int, int]]:
     """(bytes, first op, last op) of every activation; graph inputs and outputs as TFLM keeps them."""
-    first = {i: 0 for i in graph.inputs}
-    last = {i: 0 for i in graph.inputs}
+    first = dict.fromkeys(graph.inputs, 0)
+    last = dict.fromkeys(graph.inputs, 0)
     for index, op in enumerate(graph.ops):
         for tensor in op.inputs:
             if tensor in first:

@@ -77,7 +77,7 @@ def bench_image(
     outputs = run(graph, inputs)
     packed, expected = pack(inputs), pack(outputs)
     on_host = HostModel(generated, host_compiler, work).run(packed)
-    _hold_equal("the generated C on the host", on_host, expected, graph)
+    _hold_equal("the generated C on the host", on_host.view(np.uint8), expected, graph)
     result = run_image(
         image / "firmware.elf",
         generated / "layers.json",
@@ -93,12 +93,14 @@ def bench_image(
 
 
 def pack(arrays: list[npt.NDArray[np.generic]]) -> Bytes:
-    """Several tensors of N samples as one row of bytes a sample: the layout of model_input and model_output."""
+    """Several tensors of N samples as one row of bytes a sample: as model_input and model_output lie."""
     rows = [np.ascontiguousarray(a).view(np.uint8).reshape(len(a), -1) for a in arrays]
     return np.concatenate(rows, axis=1)
 
 
-def _pieces(result: EmulatorResult, plan: SamplePlan, target: Target, image: Mapping[str, Any]) -> dict[str, Any]:
+def _pieces(
+    result: EmulatorResult, plan: SamplePlan, target: Target, image: Mapping[str, Any]
+) -> dict[str, Any]:
     assert target.core is not None
     ram = dict(image["ram_bytes"])
     pieces: dict[str, Any] = {
@@ -124,12 +126,12 @@ def _pieces(result: EmulatorResult, plan: SamplePlan, target: Target, image: Map
 
 
 def _hold_equal(who: str, got: Bytes, expected: Bytes, graph: QGraph) -> None:
-    differing = np.argwhere(got.view(np.uint8) != expected)
+    differing = np.argwhere(got != expected)
     if len(differing):
         sample, position = (int(v) for v in differing[0])
         raise VerifyError(
-            f"{graph.name}: {who} differs from the integer reference in {len(differing)} output bytes, first in "
-            f"sample {sample}, byte {position}; this is a defect of edgekd, please report the model"
+            f"{graph.name}: {who} differs from the integer reference in {len(differing)} output bytes, "
+            f"first in sample {sample}, byte {position}; this is a defect of edgekd, please report the model"
         )
 
 

@@ -78,7 +78,13 @@ def trust_device(request: Request, to: str) -> dict[str, Any]:
     from edgekd.device.ssh import trust_host
 
     trusted = trust_host(_ssh_options(request, to))
-    return {"fingerprint": trusted.fingerprint, "host": trusted.host, "key": trusted.key_type, "added": trusted.added, "file": str(request.store.root / "known_hosts")}
+    return {
+        "fingerprint": trusted.fingerprint,
+        "host": trusted.host,
+        "key": trusted.key_type,
+        "added": trusted.added,
+        "file": str(request.store.root / "known_hosts"),
+    }
 
 
 def _float_accuracy(artifact: Artifact) -> float | None:
@@ -103,7 +109,9 @@ def _address(request: Request, to: str) -> tuple[str | None, str, int | None]:
         return parse_address(to)
     if not connection.host:
         name = request.need_target().name
-        raise ConfigError(f"target {name} names no host; add --to user@host, or host to [connection] in {name}.toml")
+        raise ConfigError(
+            f"target {name} names no host; add --to user@host, or host to [connection] in {name}.toml"
+        )
     return connection.user or None, connection.host, connection.port
 
 
@@ -130,7 +138,9 @@ def _ssh_options(request: Request, to: str) -> Any:
     connection = _connection(request)
     user, host, port = _address(request, to)
     if connection.transport == "local":
-        raise ConfigError(f"target {request.need_target().name} is this machine; there is no host key to trust")
+        raise ConfigError(
+            f"target {request.need_target().name} is this machine; there is no host key to trust"
+        )
     ssh = Path("~/.ssh").expanduser()
     return SshOptions(
         host=host,

@@ -40,7 +40,7 @@ def states(request: Request, stage_name: str) -> list[StageState]:
 
 
 def provenance(request: Request, artifact: Artifact) -> Iterator[tuple[int, Artifact | Mapping[str, Any]]]:
-    """Walk from `artifact` to all it was made from: (depth, artifact, or the manifest's row where it is gone)."""
+    """Walk from `artifact` to all it was made from: (depth, artifact, or its row if gone)."""
     pending: list[tuple[int, str, Mapping[str, Any]]] = []
     yield 0, artifact
     pending.extend((1, role, row) for role, row in sorted(artifact.manifest["inputs"].items(), reverse=True))

@@ -36,21 +36,27 @@ def run_knowledge(job: Job) -> dict[str, Any]:
     from edgekd.learn.record import write_knowledge
 
     recipe = job.request.need_recipe()
-    return write_knowledge(job.path("data"), job.path("teacher"), recipe, job.out, progress=job.request.progress)
+    return write_knowledge(
+        job.path("data"), job.path("teacher"), recipe, job.out, progress=job.request.progress
+    )
 
 
 def run_distill(job: Job) -> dict[str, Any]:
     from edgekd.learn.distill import distill_student
 
     recipe = job.request.need_recipe()
-    return distill_student(job.path("data"), job.path("knowledge"), recipe, job.out, progress=job.request.progress)
+    return distill_student(
+        job.path("data"), job.path("knowledge"), recipe, job.out, progress=job.request.progress
+    )
 
 
 def run_ablation(job: Job) -> dict[str, Any]:
     from edgekd.learn.ablation import distillation_report
 
     recipe = job.request.need_recipe()
-    return distillation_report(job.path("data"), job.path("knowledge"), recipe, job.out, progress=job.request.progress)
+    return distillation_report(
+        job.path("data"), job.path("knowledge"), recipe, job.out, progress=job.request.progress
+    )
 
 
 def run_compress(job: Job) -> dict[str, Any]:

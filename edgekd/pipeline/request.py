@@ -63,7 +63,8 @@ class Request:
             raise ConfigError("no target is named; add --target NAME (`invoke targets` lists them)")
         if kind and self.target.kind != kind:
             raise ConfigError(
-                f"target {self.target.name} is of kind {self.target.kind!r} and this needs {kind!r}; choose another"
+                f"target {self.target.name} is of kind {self.target.kind!r} and this needs {kind!r}; "
+                "choose another (`invoke targets`)"
             )
         return self.target
 

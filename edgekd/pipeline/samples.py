@@ -19,7 +19,7 @@ PROBE_SAMPLES = 1000
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """x: [N, ...] in the model file's own layout (ONNX: NCHW, .tflite: NHWC); y: int64 [N]; `split` names it."""
+    """x: [N, ...] in the model file's layout (ONNX: NCHW, .tflite: NHWC); y: int64 [N]; `split` names it."""
 
     x: Array
     y: npt.NDArray[np.int64]
@@ -74,13 +74,15 @@ def graph_inputs(graph: QGraph, samples: Samples, channels_first: bool) -> list[
     if x.shape[1:] != tensor.shape[1:]:
         expected = _layout(tensor, channels_first)
         raise ArtifactError(
-            f"{graph.name}: the data has samples of shape {samples.x.shape[1:]} and the model takes {expected}; "
-            "save them in the model's own shape"
+            f"{graph.name}: the data has samples of shape {samples.x.shape[1:]} and the model takes "
+            f"{expected}; save them in the model's own shape"
         )
     if x.dtype == np.dtype(tensor.dtype):
         return [np.ascontiguousarray(x)]
     if x.dtype.kind != "f":
-        raise ArtifactError(f"{graph.name}: the data is {x.dtype} and the model takes {tensor.dtype} or float32")
+        raise ArtifactError(
+            f"{graph.name}: the data is {x.dtype} and the model takes {tensor.dtype} or float32"
+        )
     return [quantize_input(x.astype(np.float32), tensor)]
 
 
@@ -99,7 +101,8 @@ def float_accuracy(model: bytes, samples: Samples) -> float:
 
 def top1(graph: QGraph, outputs: Sequence[Array]) -> npt.NDArray[np.int64]:
     """The class of each sample: the first largest value of the first output."""
-    return outputs[0].reshape(len(outputs[0]), -1).argmax(axis=1).astype(np.int64)
+    classes: npt.NDArray[np.int64] = np.argmax(outputs[0].reshape(len(outputs[0]), -1), axis=1)
+    return classes
 
 
 def _layout(tensor: Tensor, channels_first: bool) -> tuple[int, ...]:

@@ -87,7 +87,9 @@ def run_quantize(job: Job) -> dict[str, Any]:
 
     model = (job.path("model") / MODEL_FILES["float"]).read_bytes()
     calibration = calibration_samples(job.inputs["samples"])
-    return quantize_onnx(model, calibration, quantize_params(job.request), job.out, progress=job.request.progress)
+    return quantize_onnx(
+        model, calibration, quantize_params(job.request), job.out, progress=job.request.progress
+    )
 
 
 def export_inputs(request: Request) -> dict[str, str]:
@@ -124,7 +126,9 @@ def _export_linux(job: Job) -> dict[str, Any]:
     from edgekd.quantize.activation import uint8_variant
 
     if "samples" not in job.inputs:
-        raise ConfigError("a bundle holds samples to be checked with on the device; add --data FILE.npz with x and y")
+        raise ConfigError(
+            "a bundle holds samples to be checked with on the device; add --data FILE.npz with x and y"
+        )
     params = export_params(job.request)
     int8 = (job.path("int8") / MODEL_FILES["qdq"]).read_bytes()
     floating = (job.path("float") / MODEL_FILES["float"]).read_bytes() if "float" in job.inputs else None
@@ -140,7 +144,11 @@ def _export_linux(job: Job) -> dict[str, Any]:
         samples_y=samples.y,
         split=samples.split,
         golden_count=min(GOLDEN_SAMPLES, len(samples.x)),
-        preprocessing={"layout": "NCHW", "dtype": "float32", "scaling": "as the samples are: none on the device"},
+        preprocessing={
+            "layout": "NCHW",
+            "dtype": "float32",
+            "scaling": "as the samples are: none on the device",
+        },
         progress=job.request.progress,
     )
     return {

@@ -13,9 +13,6 @@ from dataclasses import asdict
 from edgekd.pipeline import learning, shipping
 from edgekd.pipeline.request import Request, Stage, versions
 
-
-
-
 _EXPORT_TOOLS = ("torch", "onnx", "onnxscript", "onnxsim")
 
 STAGES: dict[str, Stage] = {
@@ -105,7 +102,9 @@ STAGES: dict[str, Stage] = {
             inputs=shipping.export_inputs,
             params=shipping.export_params,
             run=shipping.run_export,
-            tools=lambda request: versions("ai-edge-litert", "flatbuffers", "tflite-micro", "onnx", "onnxruntime"),
+            tools=lambda request: versions(
+                "ai-edge-litert", "flatbuffers", "tflite-micro", "onnx", "onnxruntime"
+            ),
         ),
         Stage(
             "build",
@@ -129,4 +128,10 @@ STAGES: dict[str, Stage] = {
 
 def stage_of(request: Request) -> str:
     """The last stage of a chain for `request`'s target: what `graph` shows."""
-    return "bench" if request.target and request.target.kind == "mcu" else "export" if request.target else "quantize"
+    return (
+        "bench"
+        if request.target and request.target.kind == "mcu"
+        else "export"
+        if request.target
+        else "quantize"
+    )

@@ -15,6 +15,6 @@ def show_ablation(report: Mapping[str, Any]) -> None:
         row = report[key]
         values = ", ".join(f"{value:.4f}" for value in row["values"])
         rows.append((name, f"{row['mean']:.4f}", f"{row['spread']:.4f}", values))
-    title = f"Student, float, split: {report['split']}, {report['seeds']} seeds; equal epochs, views and step size"
+    title = f"Student, float, split: {report['split']}, {report['seeds']} seeds; equal epochs, views, steps"
     show_table(title, ("trained", "mean", "spread", "each seed"), rows, right=(1, 2))
     print(f"\n{report['verdict']}")

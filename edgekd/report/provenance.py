@@ -16,7 +16,13 @@ def provenance_rows(walk: Iterable[tuple[int, Artifact | Mapping[str, Any]]]) ->
         if isinstance(found, Artifact):
             manifest = found.manifest
             extra = {name: manifest[name] for name in ("params", "tools", "metrics", "files")}
-            row = {"depth": depth, "stage": found.stage, "key": found.key, "digest": found.digest, "here": True}
+            row = {
+                "depth": depth,
+                "stage": found.stage,
+                "key": found.key,
+                "digest": found.digest,
+                "here": True,
+            }
             rows.append(row | extra)
         else:
             rows.append({"depth": depth, **found, "here": False})

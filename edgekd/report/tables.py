@@ -1,4 +1,4 @@
-"""Tables for a person: a bench record, the stages, targets, what is installed. Plain functions of data to stdout."""
+"""Tables for a person: a bench record, the stages, targets, what is installed; data in, text on stdout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 Cell = str | int | float | None
 
 
-def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], right: Sequence[int] = ()) -> None:
+def show_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]], right: Sequence[int] = ()
+) -> None:
     """Print one table; None shows as a dash; `right` lists the columns of figures."""
     from rich import box
     from rich.console import Console
@@ -19,6 +21,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]
         table.add_column(column, justify="right" if position in right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(cell_text(value) for value in row))
+
     class Screen(Console):
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError  # rich would end the process here; the command line has its own way out
@@ -45,7 +48,9 @@ def cell_text(value: Cell) -> str:
 def show_record(record: Mapping[str, Any]) -> None:
     """A bench record as tables: the headline, then instructions by layer."""
     subject = record["recipe"] or record["model"]
-    show_table(f"{subject} on {record['target']}", ("figure", "value", "how"), list(headline(record)), right=(1,))
+    show_table(
+        f"{subject} on {record['target']}", ("figure", "value", "how"), list(headline(record)), right=(1,)
+    )
     layers = (record["instructions"] or {}).get("by_layer")
     if layers:
         print()
@@ -62,7 +67,9 @@ def show_record(record: Mapping[str, Any]) -> None:
             for layer in layers
         ]
         columns = ("layer", "op", "MACs", "instructions", "share", "a MAC")
-        show_table("Instructions by layer (one inference, mean of the counted)", columns, rows, right=(2, 3, 4, 5))
+        show_table(
+            "Instructions by layer (one inference, mean of the counted)", columns, rows, right=(2, 3, 4, 5)
+        )
 
 
 def headline(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell]]:
@@ -83,9 +90,17 @@ def headline(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell]]:
 
 def _accuracy_rows(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell]]:
     if record["accuracy"] is not None:
-        yield "accuracy, int8", f"{record['accuracy']:.4f}", f"{record['samples']:,} samples, split: {record['split']}"
+        yield (
+            "accuracy, int8",
+            f"{record['accuracy']:.4f}",
+            f"{record['samples']:,} samples, split: {record['split']}",
+        )
     if record["accuracy_float"] is not None:
-        yield "accuracy, float", f"{record['accuracy_float']:.4f}", "ONNX Runtime on this machine, same samples"
+        yield (
+            "accuracy, float",
+            f"{record['accuracy_float']:.4f}",
+            "ONNX Runtime on this machine, same samples",
+        )
     if record["agreement"] is not None:
         emulated = record["bit_exact"] is not None
         how = "the integer reference" if emulated else "ONNX Runtime's on the host, golden samples"
@@ -103,15 +118,24 @@ def _core_rows(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell]]:
         how = f"exact, emulated {record['device']['core']} ({record['device']['engine']}); median of {n}"
         yield "instructions", round(counts["median"]), how
     if record["estimated_cycles"]:
-        yield "cycles, estimated", round(record["estimated_cycles"]["median"]), "instruction classes x the profile's costs"
+        yield (
+            "cycles, estimated",
+            round(record["estimated_cycles"]["median"]),
+            "instruction classes x the profile's costs",
+        )
     if record["estimated_latency_us"] is not None:
-        yield "latency, estimated", f"{record['estimated_latency_us'] / 1e3:.3f} ms", "estimated cycles at the profile's clock"
+        yield (
+            "latency, estimated",
+            f"{record['estimated_latency_us'] / 1e3:.3f} ms",
+            "estimated cycles at the profile's clock",
+        )
 
 
 def _linux_rows(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell]]:
     latency = record["latency_us"]
     if latency:
-        how = f"p90 {latency['p90']:,.1f}, p99 {latency['p99']:,.1f}, mean {latency['mean']:,.1f}, n = {latency['n']:,}"
+        tail = ", ".join(f"{name} {latency[name]:,.1f}" for name in ("p90", "p99", "mean"))
+        how = f"{tail}, n = {latency['n']:,}"
         yield "latency p50, us", f"{latency['p50']:,.1f}", how
     if record["load_us"] is not None:
         yield "load, ms", f"{record['load_us'] / 1e3:.1f}", "from file to a session that answers"

@@ -49,9 +49,22 @@ def test_the_array_compiles_and_holds_every_byte(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     (tmp_path / "main.cc").write_text(
         '#include <stdio.h>\n#include "model_data.h"\n'
-        "int main() { fwrite(g_model_data, 1, g_model_data_len, stdout); return (int)((unsigned long)g_model_data % 16); }\n"
+        "int main() { fwrite(g_model_data, 1, g_model_data_len, stdout);\n"
+        "  return (int)((unsigned long)g_model_data % 16); }\n"
     )
-    command = [sys.executable, "-m", "ziglang", "cc", "-Wall", "-Wextra", "-Werror", "main.cc", "model_data.cc", "-o", "m"]
+    command = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "main.cc",
+        "model_data.cc",
+        "-o",
+        "m",
+    ]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=300)
     assert subprocess.run([tmp_path / "m"], capture_output=True, check=True).stdout == data
 
@@ -65,7 +78,12 @@ def test_the_resolver_names_each_op_once() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [("CONV_2D", "Conv2D"), ("DEPTHWISE_CONV_2D", "DepthwiseConv2D"), ("FULLY_CONNECTED", "FullyConnected"), ("RELU6", "Relu6")],
+    [
+        ("CONV_2D", "Conv2D"),
+        ("DEPTHWISE_CONV_2D", "DepthwiseConv2D"),
+        ("FULLY_CONNECTED", "FullyConnected"),
+        ("RELU6", "Relu6"),
+    ],
 )
 def test_resolver_methods_are_spelled_as_tflm_spells_them(kind: str, method: str) -> None:
     assert tflm._resolver_method(kind) == method

@@ -51,7 +51,13 @@ def start(project: Path, *arguments: str) -> subprocess.Popen[str]:
 def edgekd(project: Path, *arguments: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", EDGEKD, *arguments]
     return subprocess.run(
-        command, cwd=project, env=environment(), capture_output=True, text=True, timeout=timeout_s, check=False
+        command,
+        cwd=project,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )
 
 

@@ -14,7 +14,7 @@ from edgekd.qgraph.edges import quantize_input, strip_float_edges
 from edgekd.qgraph.loader import load_graph
 from edgekd.qgraph.reference import run
 from edgekd.store import Store
-from tests.qgraph.interpreters import run_micro
+from tests.qgraph.interpreters import run_tflite_micro
 from tests.spine.support import artifacts, digests, edgekd, make_project, record
 
 pytestmark = pytest.mark.needs("torch", "ziglang", "unicorn")
@@ -40,8 +40,12 @@ def test_the_required_accuracy(made: dict[str, object]) -> None:
 def test_every_byte_equal_and_the_figures_are_there(made: dict[str, object]) -> None:
     assert made["bit_exact"] is True and made["agreement"] == 1.0
     layers = made["instructions"]["by_layer"]
-    assert sum(row["instructions"] for row in layers) == pytest.approx(made["instructions"]["median"], rel=0.01)
-    assert made["flash_bytes"]["total"] == sum(made["flash_bytes"][k] for k in ("weights", "code", "constants"))
+    assert sum(row["instructions"] for row in layers) == pytest.approx(
+        made["instructions"]["median"], rel=0.01
+    )
+    assert made["flash_bytes"]["total"] == sum(
+        made["flash_bytes"][k] for k in ("weights", "code", "constants")
+    )
     assert made["ram_bytes"]["total"] == sum(made["ram_bytes"][k] for k in ("arena", "static", "stack"))
     assert made["latency_us"] is None and made["estimated_latency_us"] > 0
 
@@ -70,7 +74,7 @@ def test_reference_micro_and_c_agree_on_the_whole_test_split(project: Path, made
     inner = strip_float_edges(graph)
     inputs = [quantize_input(np.moveaxis(x, 1, -1), inner.tensors[inner.inputs[0]])]
     reference = run(inner, inputs)[0]
-    micro = run_micro(inner, inputs)[0]
+    micro = run_tflite_micro(inner, inputs)[0]
     on_core = np.fromfile(artifacts(project)["bench"][0] / "outputs.bin", np.int8).reshape(reference.shape)
     assert np.array_equal(reference, micro) and np.array_equal(reference, on_core)
 
@@ -100,7 +104,12 @@ def test_the_walk_ends_at_the_data_sets_checksum(project: Path, made: dict[str, 
 def test_no_artifact_holds_a_path_of_this_machine(project: Path, made: dict[str, object]) -> None:
     import edgekd
 
-    marks = [str(project).encode(), str(Path(edgekd.__file__).parent.parent).encode(), b"site-packages", b"/tmp/"]
+    marks = [
+        str(project).encode(),
+        str(Path(edgekd.__file__).parent.parent).encode(),
+        b"site-packages",
+        b"/tmp/",
+    ]
     for path in (project / ".edgekd" / "artifacts").rglob("*"):
         if path.is_file():
             data = path.read_bytes()
@@ -115,7 +124,9 @@ def test_graph_shows_what_is_cached_and_where_the_time_went(project: Path, made:
     assert all(row["state"] == "to do" for row in other if row["stage"] in ("teacher", "bench"))
 
 
-def test_the_student_is_trained_without_the_teacher(project: Path, made: dict[str, object], tmp_path: Path) -> None:
+def test_the_student_is_trained_without_the_teacher(
+    project: Path, made: dict[str, object], tmp_path: Path
+) -> None:
     """The teacher's weights are deleted and its module cannot be imported: the student is the same."""
     import shutil
     import subprocess
@@ -128,7 +139,8 @@ def test_the_student_is_trained_without_the_teacher(project: Path, made: dict[st
     knowledge = next((tmp_path / "artifacts" / "knowledge").iterdir())
     dataset = next((tmp_path / "artifacts" / "dataset").iterdir())
     code = (
-        "import sys; sys.modules['edgekd.learn.teacher'] = None; from pathlib import Path; from edgekd import api; "
+        "import sys; sys.modules['edgekd.learn.teacher'] = None; from pathlib import Path; "
+        "from edgekd import api; "
         "from edgekd.learn.distill import distill_student; recipe = api.recipes()['digits']; "
         "distill_student(Path(sys.argv[1]), Path(sys.argv[2]), recipe, Path(sys.argv[3]))"
     )
@@ -148,7 +160,17 @@ def test_the_same_recipe_on_an_emptied_store_gives_the_same_bytes(
     second = make_project(tmp_path / "elsewhere")
     record(second, "--target", "mcu-sim")
     before, after = digests(project), digests(second)
-    for stage in ("dataset", "teacher", "knowledge", "distill", "compress", "simplify", "quantize", "export", "build"):
+    for stage in (
+        "dataset",
+        "teacher",
+        "knowledge",
+        "distill",
+        "compress",
+        "simplify",
+        "quantize",
+        "export",
+        "build",
+    ):
         assert before[stage] == after[stage], stage
 
 
