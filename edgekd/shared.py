@@ -36,7 +36,9 @@ class SharedCache:
             with tarfile.open(fileobj=io.BytesIO(data)) as archive:
                 archive.extractall(into, filter="data")
         except (tarfile.TarError, EOFError) as error:
-            raise ArtifactError(f"{self.url}/{stage}/{key}.tar is broken ({error}); remove it there") from None
+            raise ArtifactError(
+                f"{self.url}/{stage}/{key}.tar is broken ({error}); remove it there"
+            ) from None
         return True
 
     def offer(self, stage: str, key: str, directory: Path) -> None:
@@ -57,7 +59,9 @@ def _open(url: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
-        raise MissingDependencyError("--shared needs the package fsspec; install it with: pip install fsspec") from None
+        raise MissingDependencyError(
+            "--shared needs the package fsspec; install it with: pip install fsspec"
+        ) from None
     try:
         system, root = fsspec.core.url_to_fs(url)
     except Exception as error:  # an unknown protocol, or one whose package is absent

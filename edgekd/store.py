@@ -84,7 +84,9 @@ class Artifact:
             if not path.is_file():
                 raise ArtifactError(f"{self.stage} {self.key}: file {name} is missing; {mend}")
             if sha256_file(path) != expected["sha256"]:
-                raise ArtifactError(f"{self.stage} {self.key}: file {name} is not what its manifest says; {mend}")
+                raise ArtifactError(
+                    f"{self.stage} {self.key}: file {name} is not what its manifest says; {mend}"
+                )
 
 
 class Shared(Protocol):
@@ -234,7 +236,9 @@ class Store:
             fetched = self.read(temporary)
             fetched.verify()
             if (fetched.stage, fetched.key) != (origin.stage, origin.key):
-                raise ArtifactError(f"the shared cache's {origin.stage} {origin.key} is another artifact; remove it there")
+                raise ArtifactError(
+                    f"the shared cache's {origin.stage} {origin.key} is another artifact; remove it there"
+                )
             self._publish(temporary, origin)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -320,9 +324,13 @@ def disk_error(error: OSError, root: Path) -> EdgekdError:
 
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(root if root.exists() else root.parent).free
-        return BudgetError(f"the disk of {root} is full ({free} bytes free); make room and run again to continue")
+        return BudgetError(
+            f"the disk of {root} is full ({free} bytes free); make room and run again to continue"
+        )
     where = error.filename or root
-    return ArtifactError(f"{where}: cannot be written: {error.strerror or error}; mend that, or use --store DIR")
+    return ArtifactError(
+        f"{where}: cannot be written: {error.strerror or error}; mend that, or use --store DIR"
+    )
 
 
 def _write_manifest(directory: Path, origin: Origin, metrics: Mapping[str, Any]) -> None:
@@ -342,4 +350,6 @@ def _write_manifest(directory: Path, origin: Origin, metrics: Mapping[str, Any])
         "metrics": metrics,
         "files": files,
     }
-    write_atomically(directory / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode("utf-8"))
+    write_atomically(
+        directory / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode("utf-8")
+    )

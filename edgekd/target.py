@@ -115,7 +115,9 @@ def load_target(name: str, directories: Sequence[Path]) -> Target:
         raise ConfigError(f"target {name!r} does not exist{suggest(name, found)}")
     target = load(found[name], Target)
     if target.name != name:
-        raise ConfigError(f"{found[name]}: name is {target.name!r}; it must be {name!r}, as the file is called")
+        raise ConfigError(
+            f"{found[name]}: name is {target.name!r}; it must be {name!r}, as the file is called"
+        )
     needed = ("core", "memory", "emulator") if target.kind == "mcu" else ("connection", "runtime")
     for table in needed:
         if getattr(target, table) is None:
