@@ -121,7 +121,7 @@ def run_export(job: Job) -> dict[str, Any]:
 
 def _export_linux(job: Job) -> dict[str, Any]:
     """`bundle/`: the int8 and the float ONNX, samples, golden outputs."""
-    from edgekd.export.linux import write_bundle
+    from edgekd.export.linux import bundle_name, write_bundle
     from edgekd.pipeline.samples import float_accuracy, test_samples
     from edgekd.quantize.activation import uint8_variant
 
@@ -135,7 +135,7 @@ def _export_linux(job: Job) -> dict[str, Any]:
     samples = test_samples(job.inputs["samples"], job.request.samples)
     write_bundle(
         job.out / BUNDLE,
-        name=params["name"],
+        name=bundle_name(params["name"]),
         float_onnx=floating,
         int8_onnx=uint8_variant(int8) if params["activation"] == "uint8" else int8,
         activation=params["activation"],
