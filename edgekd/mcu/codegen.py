@@ -59,9 +59,6 @@ const void *model_output(const model_t *model, int index)
 
 void model_invoke(model_t *model)
 {{
-    uint8_t *arena = model->bytes;
-
-    (void)arena;
 {calls}}}
 """
 
@@ -162,7 +159,7 @@ def _source(graph: QGraph, emissions: dict[int, Emission], layers: Sequence[Laye
     """The text of model.c."""
     kernels = sorted({call.kernel for emission in emissions.values() for call in emission.calls})
     includes = "".join(f'#include "{name}.h"\n' for name in ("model", "model_weights", *kernels))
-    prototypes = "".join(f"MODEL_LAYER void {layer.symbol}(uint8_t *arena);\n" for layer in layers)
+    prototypes = "".join(f"MODEL_LAYER void {layer.symbol}(model_t *model);\n" for layer in layers)
     head = _SOURCE_HEAD.format(name=one_line(graph.name), includes=includes, prototypes=prototypes)
     functions = [
         _layer_function(graph, index, emission, layer, where)
@@ -171,7 +168,8 @@ def _source(graph: QGraph, emissions: dict[int, Emission], layers: Sequence[Laye
     invoke = _INVOKE.format(
         inputs=_cases(graph.inputs, where),
         outputs=_cases(graph.outputs, where),
-        calls="".join(f"    {layer.symbol}(arena);\n" for layer in layers),
+        calls="    (void)model;\n" * (not layers)
+        + "".join(f"    {layer.symbol}(model);\n" for layer in layers),
     )
     return LICENSE + head + "".join(functions) + invoke
 
@@ -194,7 +192,7 @@ def _layer_function(graph: QGraph, index: int, emission: Emission, layer: Layer,
     out = "x".join(str(n) for n in graph.tensors[graph.ops[index].outputs[0]].shape)
     comment = f"/* {layer.name}: {shapes} -> {out}, {layer.macs} multiply-accumulates. */"
     gap = "\n" if body else ""
-    return f"\n{comment}\nvoid {layer.symbol}(uint8_t *arena)\n{{\n{''.join(body)}{gap}{calls}}}\n"
+    return f"\n{comment}\nvoid {layer.symbol}(model_t *model)\n{{\n{''.join(body)}{gap}{calls}}}\n"
 
 
 def _call(graph: QGraph, index: int, call: Call, where: Plan) -> str:
@@ -205,10 +203,10 @@ def _call(graph: QGraph, index: int, call: Call, where: Plan) -> str:
 def _pointer(graph: QGraph, index: int, address: Address, where: Plan) -> str:
     kind = f"{'' if address.writes else 'const '}{address.c_type} *"
     if address.tensor < 0:
-        return f"({kind})(arena + {where.scratch[index]})"
+        return f"model->words + {where.scratch[index] // 4}"
     if graph.tensors[address.tensor].is_constant:
         return f"({kind}){_constant_name(address.tensor)}"
-    return f"({kind})(arena + {where.offsets[address.tensor] + address.offset})"
+    return f"({kind})(model->bytes + {where.offsets[address.tensor] + address.offset})"
 
 
 def _weights_header(arrays: Sequence[Array]) -> str:

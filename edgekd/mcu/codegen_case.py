@@ -20,7 +20,7 @@ LARGEST_EXTENT = (1 << 15) - 1  # the kernels keep shapes as int16_t
 class Address:
     """A pointer argument: a tensor's bytes in the arena or among the constants, or the op's scratch.
 
-    tensor: the tensor's index, or -1 for the scratch. offset: bytes behind its start.
+    tensor: the tensor's index, or -1 for the scratch (words of int32_t). offset: bytes behind its start.
     """
 
     tensor: int
@@ -29,7 +29,7 @@ class Address:
     offset: int = 0
 
 
-SCRATCH = Address(-1, writes=True)
+SCRATCH = Address(-1, "int32_t", writes=True)
 
 
 @dataclass(frozen=True)

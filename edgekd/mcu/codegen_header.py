@@ -25,9 +25,10 @@ _MANUAL = """
  */"""
 
 _FUNCTIONS = """
-/* The whole state of one instance. */
+/* The whole state of one instance: tensors are bytes, the kernels' scratch is words. */
 typedef union {
     uint64_t align;
+    int32_t words[(MODEL_ARENA_BYTES + 3) / 4];
     uint8_t bytes[MODEL_ARENA_BYTES];
 } model_t;
 

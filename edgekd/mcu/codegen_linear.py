@@ -72,17 +72,21 @@ def _convolution(case: Case, weights: Weights) -> Emission:
         struct=("k_conv_2d_s8_t", fields),
         weights=arrays,
         macs=case.y.elements * weights[0].size,
-        scratch_bytes=2 * weights[0].size,  # K_CONV_2D_S8_SCRATCH_BYTES
+        scratch_bytes=4 * weights[0].size,  # K_CONV_2D_S8_SCRATCH_BYTES
     )
 
 
 def _matrix(case: Case, weights: Weights, rows: int) -> Emission:
     fields, arrays = _matrix_fields(case, weights)
+    packs = rows > 1 and _may_pair(weights)
     return Emission(
-        calls=(Call("k_gemm_s8", ("&layer", case.source(), str(rows), case.target())),),
+        calls=(
+            Call("k_gemm_s8", ("&layer", case.source(), str(rows), SCRATCH if packs else "0", case.target())),
+        ),
         struct=("k_gemm_s8_t", fields),
         weights=arrays,
         macs=rows * weights.size,
+        scratch_bytes=4 * weights[0].size if packs else 0,  # K_GEMM_S8_SCRATCH_BYTES
     )
 
 
@@ -92,7 +96,7 @@ def _matrix_fields(case: Case, weights: Weights) -> tuple[dict[str, Value], tupl
     sums = weights.reshape(outputs, -1).sum(axis=1, dtype=np.int64)
     folded = arithmetic.wrap_int32(_bias(case, outputs).astype(np.int64) - case.x.zero_point * sums)
     arrays, requantized = _requantization(case, outputs)
-    filter_array = case.array("filter", weights)
+    filter_array = case.array("filter", _blocks(weights.reshape(outputs, -1)))
     bias = case.array("bias", folded.astype(np.int32))
     fields: dict[str, Value] = {
         "weights": filter_array.name,
@@ -102,8 +106,22 @@ def _matrix_fields(case: Case, weights: Weights) -> tuple[dict[str, Value], tupl
         "outputs": outputs,
         "out_zero_point": case.y.zero_point,
         **case.clamp(),
+        "paired": int(_may_pair(weights)),
     }
     return fields, (filter_array, bias, *arrays)
+
+
+def _may_pair(weights: Weights) -> bool:
+    """Whether two rows may share a multiply: each output's sum stays within 22 bits whatever the input."""
+    sums = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(axis=1)
+    return bool((128 * sums < 1 << 22).all())
+
+
+def _blocks(rows: Weights) -> Weights:
+    """[outputs, depth] as k_gemm_s8 stores it: blocks of four outputs, [depth][4]; the rest as plain rows."""
+    whole = len(rows) // 4 * 4
+    blocks = rows[:whole].reshape(-1, 4, rows.shape[1]).transpose(0, 2, 1)
+    return np.concatenate([blocks.ravel(), rows[whole:].ravel()])
 
 
 def _requantization(case: Case, outputs: int) -> tuple[tuple[Array, ...], dict[str, Value]]:

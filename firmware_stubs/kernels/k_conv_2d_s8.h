@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: 0BSD */
 /* CONV_2D, int8, NHWC, any filter, stride, dilation and padding.
  *
- * Two output pixels at a time are gathered as rows [filter_h][filter_w][channels] into scratch, with
- * the input's zero point where the window lies outside the image, and multiplied by k_gemm_s8.
- * Weights are [outputs][filter_h][filter_w][channels]; gemm.depth is filter_h * filter_w * channels.
- * x, y and scratch must not overlap; no alignment is needed. */
+ * The windows of two output pixels (of one, where gemm.paired is 0) are gathered as one row of words,
+ * [filter_h][filter_w][channels], with the input's zero point where a window lies outside the image, and
+ * multiplied by k_gemm_words_s8. gemm.depth is filter_h * filter_w * channels.
+ * x, words and y must not overlap. */
 #ifndef K_CONV_2D_S8_H
 #define K_CONV_2D_S8_H
 
@@ -30,10 +30,10 @@ typedef struct {
     int16_t in_zero_point; /* in int8 */
 } k_conv_2d_s8_t;
 
-/* Bytes of scratch that k_conv_2d_s8 needs for a gemm.depth. */
-#define K_CONV_2D_S8_SCRATCH_BYTES(depth) (2 * (depth))
+/* Bytes of `words` that k_conv_2d_s8 needs for a gemm.depth. */
+#define K_CONV_2D_S8_SCRATCH_BYTES(depth) (4 * (depth))
 
 /* x: [in_h][in_w][channels], y: [out_h][out_w][outputs]. */
-void k_conv_2d_s8(const k_conv_2d_s8_t *layer, const int8_t *x, int8_t *scratch, int8_t *y);
+void k_conv_2d_s8(const k_conv_2d_s8_t *layer, const int8_t *x, int32_t *words, int8_t *y);
 
 #endif

@@ -83,12 +83,22 @@ static uint32_t sum_1(const window_t *window, int32_t from, int32_t at, uint32_t
     return sum;
 }
 
+/* Fields are copied: y may point anywhere, as far as a compiler knows. */
 static void finish(const k_depthwise_conv_2d_s8_t *layer, int32_t at, const uint32_t *sums, int32_t count, int8_t *y)
 {
-    for (int32_t i = 0; i < count; i++) {
-        int32_t channel = (at + i) * layer->channel_step;
-        int32_t scaled = k_requantize((int32_t)sums[i], layer->multiplier[channel], layer->shift[channel]);
-        y[at + i] = k_clamp(scaled + layer->out_zero_point, layer->lowest, layer->highest);
+    int32_t step = layer->channel_step;
+    const int32_t *multiplier = layer->multiplier + at * step;
+    const int8_t *shift = layer->shift + at * step;
+    int32_t zero_point = layer->out_zero_point;
+    int32_t lowest = layer->lowest;
+    int32_t highest = layer->highest;
+
+    y += at;
+    for (; count > 0; count--) {
+        int32_t scaled = k_requantize((int32_t)*sums++, *multiplier, *shift);
+        *y++ = k_clamp(scaled + zero_point, lowest, highest);
+        multiplier += step;
+        shift += step;
     }
 }
 

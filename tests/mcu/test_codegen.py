@@ -197,7 +197,7 @@ def test_layers_json_names_each_executed_op_once(clang: Compiler, tmp_path: Path
     assert [layer["macs"] for layer in layers] == [1152, 1152, 1024, 0, 0, 80, 0]
     source = model.files["model.c"]
     for layer in layers:
-        assert source.count(f"    {layer['symbol']}(arena);") == 1
+        assert source.count(f"    {layer['symbol']}(model);") == 1
     library = tmp_path / "model.so"
     folder = write(model, tmp_path / "generated")
     clang.compile_host_shared(sorted(folder.glob("*.c")), [folder], library)
