@@ -45,6 +45,20 @@ def conv_branches(b: Builder) -> list[Branch]:
     return branches
 
 
+def wide_branches(b: Builder) -> list[Branch]:
+    """Sums at and beyond the 22 bits that two rows may share a multiply in, with every sign of extreme."""
+    branches = []
+    for depth, weight in itertools.product((258, 259), (127, -127)):  # 258 * 127 is the last below 2^15
+        output = b.conv(b.input((1, 3, 3, depth)), 6, (1, 1))
+        data = b.tensors[b.ops[-1].inputs[1]].data
+        assert data is not None
+        data[...] = weight
+        branches.append((f"conv 1x1 of {depth} weights {weight}", output))
+    for depth, kernel, outputs in ((80, (3, 3), 5), (700, (1, 1), 9)):
+        branches.append((f"conv {kernel} depth {depth}", b.conv(b.input((1, 3, 5, depth)), outputs, kernel)))
+    return branches
+
+
 def depthwise_branches(b: Builder) -> list[Branch]:
     branches = []
     grid = itertools.product(((3, 3), (1, 1), (5, 2)), ((1, 1), (2, 2)), PADDINGS, (1, 2, 3))
@@ -150,6 +164,7 @@ def softmax_branches(b: Builder) -> list[Branch]:
 
 FAMILIES: dict[str, Callable[[Builder], list[Branch]]] = {
     "conv": conv_branches,
+    "wide": wide_branches,
     "depthwise": depthwise_branches,
     "dense": dense_branches,
     "pool": pool_branches,
