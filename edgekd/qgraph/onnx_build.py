@@ -35,6 +35,15 @@ class Value:
     params: Params | None = None
     order: Shape | None = None
 
+    @property
+    def quantized(self) -> Params:
+        """Its scale and zero point. Raises UnsupportedOpError for a float tensor."""
+        if self.params is None:
+            raise UnsupportedOpError(
+                "a float tensor has no scale; quantize every activation (QDQ on both sides)"
+            )
+        return self.params
+
 
 @dataclass(frozen=True, eq=False)
 class Constant:
@@ -127,12 +136,13 @@ class Builder:
 
     def padded(self, value: Value, pads: tuple[tuple[int, int], ...], name: str) -> int:
         """A PAD of an NHWC activation by (before, after) for H and W; its fill is the zero point, real 0."""
-        assert value.params is not None
         before = self.tensors[value.index]
         table = np.array([(0, 0), *pads, (0, 0)], np.int32)
         shape = tuple(int(extent + row.sum()) for extent, row in zip(before.shape, table, strict=True))
         paddings = self.constant(f"{name}/paddings", table)
-        return self.op("PAD", (value.index, paddings), self.activation(f"{name}/padded", shape, value.params))
+        return self.op(
+            "PAD", (value.index, paddings), self.activation(f"{name}/padded", shape, value.quantized)
+        )
 
     def value(self, node: Node, position: int) -> Value:
         """The int8 activation at input `position` of `node`. Raises UnsupportedOpError when it is none."""

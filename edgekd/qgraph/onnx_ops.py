@@ -115,7 +115,6 @@ def _pads(
 def conv(builder: Builder, node: Node) -> Pending:
     """CONV_2D or DEPTHWISE_CONV_2D."""
     value, weights = builder.value(node, 0), _weights(builder, node, 1)
-    assert value.params is not None
     if weights.data.ndim != 4:
         raise builder.error(node, "only 2-D convolutions are supported; give it a height or width of 1")
     if len(weights.scale) > 1 and weights.axis != 0:
@@ -134,7 +133,7 @@ def conv(builder: Builder, node: Node) -> Pending:
         filters = builder.constant(node.inputs[1], weights.data.transpose(1, 2, 3, 0), scale, axis=3)
     else:
         filters = builder.constant(node.inputs[1], weights.data.transpose(0, 2, 3, 1), scale, axis=0)
-    bias = _bias(builder, node, 2, value.params.scale * scale, outputs)
+    bias = _bias(builder, node, 2, value.quantized.scale * scale, outputs)
     kind = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
     return Pending(node, kind, (index, filters, bias), _output(builder, node), attrs)
 
@@ -142,7 +141,6 @@ def conv(builder: Builder, node: Node) -> Pending:
 def dense(builder: Builder, node: Node) -> Pending:
     """FULLY_CONNECTED from Gemm or MatMul with constant weights."""
     value, weights = builder.value(node, 0), _weights(builder, node, 1)
-    assert value.params is not None
     factors = node.attrs.get("alpha", 1.0), node.attrs.get("beta", 1.0), node.attrs.get("transA", 0)
     if len(builder.shape(node, node.inputs[0])) != 2 or weights.data.ndim != 2 or factors != (1.0, 1.0, 0):
         raise builder.error(node, "only input x weights + bias of rank 2 is supported; flatten before it")
@@ -156,7 +154,7 @@ def dense(builder: Builder, node: Node) -> Pending:
         channels, height, width = value.order
         matrix = matrix.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(len(matrix), -1)
     filters = builder.constant(node.inputs[1], matrix, weights.scale)
-    scale = (value.params.scale * weights.scale).astype(np.float32)
+    scale = (value.quantized.scale * weights.scale).astype(np.float32)
     bias = _bias(builder, node, 2, scale, len(matrix))
     return Pending(
         node, "FULLY_CONNECTED", (value.index, filters, bias), _output(builder, node), {"activation": "NONE"}
@@ -193,7 +191,6 @@ def _side(builder: Builder, node: Node, position: int, rank: int) -> Value:
 def pool(builder: Builder, node: Node) -> Pending:
     """MAX_POOL_2D and AVERAGE_POOL_2D: the output keeps the input's scale."""
     value = builder.value(node, 0)
-    assert value.params is not None
     kernel = node.integers("kernel_shape", ())
     if len(kernel) != 2 or node.attrs.get("ceil_mode", 0) or node.integers("dilations", (1, 1)) != (1, 1):
         raise builder.error(node, "only 2-D pools without ceil_mode and dilation are supported")
@@ -208,10 +205,10 @@ def pool(builder: Builder, node: Node) -> Pending:
             index, attrs["padding"] = builder.padded(value, pads, node.outputs[0]), "VALID"
     else:
         # Zeros may stand in for minus infinity where no value is below real zero.
-        index, attrs = _windows(builder, node, value, kernel, value.params.zero_point == -128)
+        index, attrs = _windows(builder, node, value, kernel, value.quantized.zero_point == -128)
     attrs |= {"filter_h": kernel[0], "filter_w": kernel[1], "activation": "NONE"}
     kind = "AVERAGE_POOL_2D" if average else "MAX_POOL_2D"
-    return Pending(node, kind, (index,), _output(builder, node), attrs, keeps_scale=value.params)
+    return Pending(node, kind, (index,), _output(builder, node), attrs, keeps_scale=value.quantized)
 
 
 def mean(builder: Builder, node: Node) -> Pending:
@@ -263,7 +260,7 @@ def pad(builder: Builder, node: Node) -> Pending:
     table = pads.reshape(2, rank).T.astype(np.int32)
     table = table[[0, 2, 3, 1]] if rank == 4 else table
     paddings = builder.constant(f"{node.outputs[0]}/paddings", table)
-    return Pending(node, "PAD", (value.index, paddings), _output(builder, node), keeps_scale=value.params)
+    return Pending(node, "PAD", (value.index, paddings), _output(builder, node), keeps_scale=value.quantized)
 
 
 def reshape(builder: Builder, node: Node) -> Pending:
@@ -277,7 +274,7 @@ def reshape(builder: Builder, node: Node) -> Pending:
         if len(before) != 4 or len(after) != 2 or after[0] != 1:
             raise builder.error(node, "it mixes channels and pixels; only a flatten to 1 x N is supported")
         order = before[1:]
-    return Pending(node, "RESHAPE", (value.index,), nhwc(after), {}, keeps_scale=value.params, order=order)
+    return Pending(node, "RESHAPE", (value.index,), nhwc(after), {}, keeps_scale=value.quantized, order=order)
 
 
 def _order_free(shape: Shape) -> bool:

@@ -41,7 +41,7 @@ def read_onnx(data: bytes, name: str) -> QGraph:
         for node in model.nodes:
             _node(builder, node)
         outputs = tuple(_output(builder, model, value) for value in model.outputs)
-    except (KeyError, IndexError, ValueError, TypeError, OverflowError, AssertionError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, OverflowError) as error:
         detail = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArtifactError(
             f"{name} holds a layer whose parts do not fit ({detail}); export it again"

@@ -6,6 +6,8 @@ on Arm both are fast. Weights stay int8.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from edgekd.errors import ArtifactError
@@ -48,14 +50,14 @@ def uint8_variant(int8_onnx: bytes) -> bytes:
     return data
 
 
-def _drop_unused(graph: object) -> None:
+def _drop_unused(graph: Any) -> None:
     """Remove initializers that no node reads any more."""
-    used = {name for node in graph.node for name in node.input}  # type: ignore[attr-defined]
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]  # type: ignore[attr-defined]
-    del graph.initializer[:]  # type: ignore[attr-defined]
-    graph.initializer.extend(kept)  # type: ignore[attr-defined]
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
-def _retype(graph: object) -> None:
+def _retype(graph: Any) -> None:
     """Intermediate types were inferred for int8; let the runtime infer them again."""
-    del graph.value_info[:]  # type: ignore[attr-defined]
+    del graph.value_info[:]
