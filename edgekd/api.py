@@ -195,4 +195,5 @@ def _model_file(path: Path) -> ModelFile:
         )
     from edgekd.qgraph.onnx_reader import is_qdq
 
-    return ModelFile(path, "qdq" if is_qdq(path.read_bytes()) else "float", sha256_file(path))
+    form = "qdq" if is_qdq(path.read_bytes(), path.name) else "float"
+    return ModelFile(path, form, sha256_file(path))

@@ -22,9 +22,9 @@ from edgekd.qgraph.validate import validate
 _INT8 = 3  # TensorProto.INT8, in QuantizeLinear's attribute output_dtype
 
 
-def is_qdq(data: bytes) -> bool:
+def is_qdq(data: bytes, name: str = "the model file") -> bool:
     """Whether an ONNX model is in QDQ form. Raises ArtifactError when it is not a whole ONNX model."""
-    model = parse_proto(data, "the model file")
+    model = parse_proto(data, name)
     return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
 
