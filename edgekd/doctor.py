@@ -84,7 +84,7 @@ TOOLS: tuple[Tool, ...] = (
     _python_tool("unicorn", "mcu", "the emulated core"),
     _python_tool("capstone", "mcu", "the firmware's instructions, held to the core's set"),
     _python_tool("pyelftools", "mcu", "flash and RAM of a firmware image"),
-    _python_tool("tflite-micro", "test", "the arena that TFLite Micro needs, and the oracle of the tests",
+    _python_tool("tflite-micro", "mcu", "the arena that TFLite Micro needs, and the oracle of the tests",
                  only_on=_linux_x86_64),
     _python_tool("pytest", "test", "invoke test"),
     _python_tool("hypothesis", "test", "invoke test"),

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.errors import ArtifactError, ConfigError, MissingDependencyError
+from edgekd.errors import ArtifactError, BudgetError, ConfigError, MissingDependencyError
 from edgekd.target import Core
 
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
@@ -46,6 +46,8 @@ IGNORED_VARIABLES = (
 # Appended to every linker script: compiler-rt brings debug sections that hold the package's path.
 DISCARDED = "\nSECTIONS { /DISCARD/ : { *(.debug*) *(.comment) *(.note*) *(.ARM.exidx*) *(.ARM.extab*) } }\n"
 
+
+DISK_FULL = "No space left on device"  # as every compiler passes it on from the system
 
 # The first line of a compiler's or linker's output that says what is wrong.
 FAULT = re.compile(r"\berror:|undefined reference|multiple definition|overflowed")
@@ -145,9 +147,13 @@ class Compiler:
         arguments = [*command, *maps, *search, *names, *tail, "-o", output.name]
         result = _run(arguments, stage, self.cache)
         if result.returncode != 0:
-            raise ArtifactError(
-                f"{self.version} failed on {output.name}: {_first_error(result.stderr, folders)}"
-            )
+            fault = _first_error(result.stderr, folders)
+            if DISK_FULL in result.stderr:
+                raise BudgetError(
+                    f"the disk of {output.parent} or {self.cache} is full: {self.version} could not write "
+                    f"{output.name}; make room and run again to continue"
+                )
+            raise ArtifactError(f"{self.version} failed on {output.name}: {fault}")
         os.replace(stage / output.name, output)
 
 
