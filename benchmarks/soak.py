@@ -95,13 +95,19 @@ def machine() -> dict[str, Any]:
 def commit() -> str:
     """The commit that is checked out, with + where the tree differs from it."""
     ask = ["git", "-C", str(ROOT)]
-    found = subprocess.run([*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    changed = subprocess.run([*ask, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        [*ask, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    changed = subprocess.run(
+        [*ask, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False
+    )
     return found + ("+" if changed.stdout.strip() else "")
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="soak", description="long checks; results under benchmarks/results/")
+    parser = argparse.ArgumentParser(
+        prog="soak", description="long checks; results under benchmarks/results/"
+    )
     parser.add_argument("name", choices=sorted(SOAKS))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int)

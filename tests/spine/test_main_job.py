@@ -10,11 +10,17 @@ import pytest
 
 from edgekd.data import load_dataset
 from edgekd.export.onnx_session import run_onnx
+from edgekd.mcu.bench import pack
+from edgekd.mcu.emulator import run_image
+from edgekd.mcu.host import HostModel
+from edgekd.mcu.toolchain import find_compiler
 from edgekd.qgraph.edges import quantize_input, strip_float_edges
 from edgekd.qgraph.loader import load_graph
 from edgekd.qgraph.reference import run
 from edgekd.store import Store
-from tests.qgraph.interpreters import run_tflite_micro
+from edgekd.target import load_target
+from tests.graphs import inputs_for
+from tests.qgraph.interpreters import ops_differing_from_litert, run_tflite_micro
 from tests.spine.support import artifacts, digests, edgekd, make_project, record
 
 pytestmark = pytest.mark.needs("torch", "ziglang", "unicorn")
@@ -77,6 +83,26 @@ def test_reference_micro_and_c_agree_on_the_whole_test_split(project: Path, made
     micro = run_tflite_micro(inner, inputs)[0]
     on_core = np.fromfile(artifacts(project)["bench"][0] / "outputs.bin", np.int8).reshape(reference.shape)
     assert np.array_equal(reference, micro) and np.array_equal(reference, on_core)
+
+
+def test_a_thousand_inputs_of_every_kind(project: Path, made: dict[str, object]) -> None:
+    """A quarter each uniform, near the zero point, extremes, real: four executions, the same bytes."""
+    graph, x, _ = _model(project)
+    inner = strip_float_edges(graph)
+    real = quantize_input(np.moveaxis(x, 1, -1), inner.tensors[inner.inputs[0]])
+    inputs = inputs_for(inner, np.random.default_rng(11), 1000, real)
+    expected = pack(run(inner, inputs))
+    assert np.array_equal(expected, pack(run_tflite_micro(inner, inputs)))
+    generated, image = artifacts(project)["export"][0] / "c", artifacts(project)["build"][0] / "firmware.elf"
+    compiler = find_compiler("clang", project / ".edgekd" / "work" / "compiler")
+    on_host = HostModel(generated, compiler, project / "host").run(pack(inputs))
+    assert np.array_equal(expected, on_host.view(np.uint8))
+    target = load_target("mcu-sim", [Path(__file__).parents[2] / "targets"])
+    layers = generated / "layers.json"
+    assert np.array_equal(
+        expected, run_image(image, layers, target, pack(inputs), counted=1, watched=2).outputs
+    )
+    assert ops_differing_from_litert(inner, [part[:200] for part in inputs]) == []
 
 
 def test_onnx_runtime_differs_by_rounding_only(project: Path, made: dict[str, object]) -> None:
