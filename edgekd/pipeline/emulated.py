@@ -14,20 +14,13 @@ from edgekd.mcu.bench import bench_image
 from edgekd.mcu.toolchain import find_compiler
 from edgekd.pipeline.request import Job
 from edgekd.pipeline.samples import Samples, float_accuracy, graph_inputs, probe_inputs, test_samples, top1
-from edgekd.pipeline.shipping import (
-    MODEL_FILES,
-    bench_params,
-    bench_tools,
-    compiler_tools,
-    engine_of,
-    graph_of,
-)
+from edgekd.pipeline.shipping import MODEL_FILES, graph_of
 from edgekd.qgraph.edges import strip_float_edges
 from edgekd.store import write_atomically
 
 
-def bench_emulated(job: Job) -> dict[str, Any]:
-    """Fill `job.out` with record.json and outputs.npz. Returns the record's headline figures."""
+def bench_emulated(job: Job, engine: str, identity: dict[str, Any]) -> dict[str, Any]:
+    """Fill `job.out` with record.json and outputs.bin (each output of all samples, in order). Returns the record's headline figures."""
     request = job.request
     graph = strip_float_edges(graph_of(job.inputs["int8"]))
     samples = test_samples(job.inputs["samples"], request.samples) if "samples" in job.inputs else None
@@ -42,30 +35,17 @@ def bench_emulated(job: Job) -> dict[str, Any]:
             request.need_target("mcu"),
             find_compiler("clang", request.store.work("compiler")),
             Path(scratch),
-            engine=engine_of(request),
+            engine=engine,
             progress=request.progress,
         )
     record = new_record(
-        **pieces, **_identity(job), **_accuracy(job, samples, outputs, graph), samples=len(inputs[0])
+        **pieces, **identity, **_accuracy(job, samples, outputs, graph), samples=len(inputs[0])
     )
     write_atomically(job.out / "record.json", (json.dumps(record, indent=1) + "\n").encode())
     with (job.out / "outputs.bin").open("wb") as file:
         for output in outputs:
             file.write(np.ascontiguousarray(output).tobytes())
     return {key: record[key] for key in ("accuracy", "samples", "bit_exact", "estimated_latency_us")}
-
-
-def _identity(job: Job) -> dict[str, Any]:
-    params = bench_params(job.request)
-    image, export = job.inputs["image"], job.inputs["export"]
-    return {
-        "target": params["target"],
-        "recipe": params.get("recipe"),
-        "model": params.get("model"),
-        "artifact": {"stage": image.stage, "key": image.key, "digest": image.digest},
-        "model_bytes": export.metrics["model_bytes"],
-        "tools": bench_tools(job.request) | compiler_tools(job.request),
-    }
 
 
 def _accuracy(job: Job, samples: Samples | None, outputs: list[Any], graph: Any) -> dict[str, Any]:

@@ -215,36 +215,3 @@ def run_build(job: Job) -> dict[str, Any]:
     build_image(job.path("export") / "c", job.request.need_target("mcu"), compiler, job.out)
     image: dict[str, Any] = json.loads((job.out / "image.json").read_text("utf-8"))
     return {"flash_bytes": image["flash_bytes"], "ram_bytes": image["ram_bytes"]}
-
-
-def engine_of(request: Request) -> str:
-    """The emulator that runs the image: asked for, or the profile's."""
-    target = request.need_target("mcu")
-    return request.engine or (target.emulator.engine if target.emulator else "unicorn")
-
-
-def bench_inputs(request: Request) -> dict[str, str]:
-    inputs = {"int8": int8_stage(request), "export": "export", "image": "build"}
-    return inputs | float_inputs(request) | sample_inputs(request)
-
-
-def bench_params(request: Request) -> dict[str, Any]:
-    origin = {"recipe": request.recipe.name} if request.recipe else {"model": request.need_model().path.name}
-    engine = {"engine": engine_of(request), "samples": request.samples}
-    return machine_params(request) | engine | origin | {"target": request.need_target().name}
-
-
-def bench_tools(request: Request) -> dict[str, str]:
-    libraries = versions("ziglang", "numpy", "onnxruntime")
-    if engine_of(request) == "unicorn":
-        return libraries | versions("unicorn")
-    from edgekd.doctor import by_name, probe
-
-    return libraries | {"qemu": probe(by_name("qemu-arm")).version or "absent"}
-
-
-def run_bench(job: Job) -> dict[str, Any]:
-    """Bench on the emulated core: record.json, and the outputs as they left the core."""
-    from edgekd.pipeline.emulated import bench_emulated
-
-    return bench_emulated(job)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from edgekd.pipeline import learning, shipping
+from edgekd.pipeline import benching, learning, shipping
 from edgekd.pipeline.request import Request, Stage, versions
 
 _EXPORT_TOOLS = ("torch", "onnx", "onnxscript", "onnxsim")
@@ -52,9 +52,9 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "ablation",
-            version=1,
+            version=2,
             inputs=lambda request: {"data": "dataset", "knowledge": "knowledge"},
-            params=lambda request: learning.seeded(request, "student", "distill"),
+            params=lambda request: learning.seeded(request, "student", "distill", "ablation"),
             run=learning.run_ablation,
             tools=learning.training_tools,
         ),
@@ -117,10 +117,10 @@ STAGES: dict[str, Stage] = {
         Stage(
             "bench",
             version=1,
-            inputs=shipping.bench_inputs,
-            params=shipping.bench_params,
-            run=shipping.run_bench,
-            tools=shipping.bench_tools,
+            inputs=benching.bench_inputs,
+            params=benching.bench_params,
+            run=benching.run_bench,
+            tools=benching.bench_tools,
         ),
     )
 }
