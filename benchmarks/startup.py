@@ -25,9 +25,8 @@ def seconds(arguments: tuple[str, ...]) -> float:
 
 
 def main() -> int:
-    print(
-        f"{'command':<42}{'median s':>10}{'least':>8}{'most':>8}   (Python {sys.version.split()[0]}, {RUNS} runs)"
-    )
+    columns = f"{'command':<42}{'median s':>10}{'least':>8}{'most':>8}"
+    print(f"{columns}   (Python {sys.version.split()[0]}, {RUNS} runs)")
     for name, arguments in COMMANDS.items():
         seconds(arguments)  # warm-up; makes what is missing
         times = [seconds(arguments) for _ in range(RUNS)]

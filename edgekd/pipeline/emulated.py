@@ -20,7 +20,10 @@ from edgekd.store import write_atomically
 
 
 def bench_emulated(job: Job, engine: str, identity: dict[str, Any]) -> dict[str, Any]:
-    """Fill `job.out` with record.json and outputs.bin (each output of all samples, in order). Returns the record's headline figures."""
+    """Fill `job.out` with record.json and outputs.bin (each output of all samples).
+
+    Returns the record's headline figures.
+    """
     request = job.request
     graph = strip_float_edges(graph_of(job.inputs["int8"]))
     samples = test_samples(job.inputs["samples"], request.samples) if "samples" in job.inputs else None
