@@ -78,7 +78,7 @@ def _at(where: str, key: str) -> str:
 def _convert(hint: Any, value: Any, metadata: Mapping[str, Any], source: str, where: str) -> Any:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        hint = next(a for a in typing.get_args(hint) if a is not type(None))
+        hint = _member(hint, value)
         origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
@@ -90,6 +90,13 @@ def _convert(hint: Any, value: Any, metadata: Mapping[str, Any], source: str, wh
         inner = typing.get_args(hint)[0]
         return tuple(_convert(inner, v, metadata, source, f"{where}[{i}]") for i, v in enumerate(value))
     return _scalar(hint, value, metadata, source, where)
+
+
+def _member(union: Any, value: Any) -> Any:
+    """The member of a union that a value is meant for: a tuple for a list, else the first one."""
+    members = [a for a in typing.get_args(union) if a is not type(None)]
+    tuples = [a for a in members if typing.get_origin(a) is tuple]
+    return tuples[0] if isinstance(value, list) and tuples else members[0]
 
 
 def _scalar(hint: Any, value: Any, metadata: Mapping[str, Any], source: str, where: str) -> Any:

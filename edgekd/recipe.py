@@ -68,19 +68,57 @@ class StudentParams:
     max_macs: int = setting(40_000, unit="multiply-accumulates", minimum=1)
 
 
+# Terms of a student's loss; formulas and papers: docs/methods/distillation.md.
+LOSSES = ("hard", "kd", "dkd", "dist", "logit-mse", "mse", "mae", "huber")
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One summand of the student's loss.
+
+    temperature: read by kd, dkd and dist. standardize: logits to mean 0 and deviation 1 a sample first.
+    alpha, beta: shares of a loss of two parts (dkd: target, others; dist: inter, intra); absent: its
+    paper's. to: what mse, mae and huber compare with, "labels" or "teacher" (an autoencoder's labels are
+    its inputs). delta: where huber turns from square to straight.
+    """
+
+    name: str = setting(choices=LOSSES)
+    weight: float = setting(1.0, minimum=1e-6, maximum=10_000)
+    temperature: float = setting(4.0, minimum=0.1, maximum=100)
+    standardize: bool = setting(False)
+    alpha: float | None = setting(None, minimum=0, maximum=1000)
+    beta: float | None = setting(None, minimum=0, maximum=1000)
+    to: str = setting("teacher", choices=("labels", "teacher"))
+    delta: float = setting(1.0, minimum=1e-6, maximum=1e6)
+
+
 @dataclass(frozen=True)
 class DistillParams:
     """How the student learns from the knowledge file.
 
-    hard_share: weight of the cross entropy with the true labels; the rest is Hinton's soft loss.
+    loss: a term's name, or a list of terms with weights of their own. By name: hard_share times the loss
+    against the labels plus the rest of that term against the teacher, at `temperature`.
     """
 
+    loss: str | tuple[LossTerm, ...] = setting("kd", choices=LOSSES)
     temperature: float = setting(4.0, minimum=0.1, maximum=100)
     hard_share: float = setting(0.1, minimum=0, maximum=1)
     epochs: int = setting(200, minimum=1, maximum=10_000)
     batch_samples: int = setting(64, unit="samples", minimum=2, maximum=65_536)
     learning_rate: float = setting(0.02, minimum=1e-8, maximum=10)
     weight_decay: float = setting(0.03, minimum=0, maximum=1)
+
+
+# What `invoke report` can compare: terms against the teacher; "-std": logits standardized; the recipe's own.
+ABLATIONS = ("kd", "kd-std", "dkd", "dkd-std", "dist", "logit-mse", "mse", "mae", "huber", "recipe")
+
+
+@dataclass(frozen=True)
+class AblationParams:
+    """The losses that `invoke report` compares with labels only, each trained anew with every seed."""
+
+    losses: tuple[str, ...] = setting(("kd", "kd-std", "dkd", "dist", "logit-mse"), choices=ABLATIONS)
+    seeds: int = setting(3, minimum=1, maximum=1000)
 
 
 @dataclass(frozen=True)
@@ -114,6 +152,7 @@ class Recipe:
     knowledge: KnowledgeParams = setting(KnowledgeParams())
     student: StudentParams = setting(StudentParams())
     distill: DistillParams = setting(DistillParams())
+    ablation: AblationParams = setting(AblationParams())
     compress: CompressParams = setting(CompressParams())
     quantize: QuantizeParams = setting(QuantizeParams())
 
@@ -152,6 +191,13 @@ def _check_together(recipe: Recipe, path: Path) -> None:
             f"{path}: student.channels has {len(channels)} entries and student.strides {len(strides)}; "
             "give both the same number, two at least"
         )
+    if not recipe.distill.loss:
+        raise ConfigError(f"{path}: distill.loss is an empty list; name one term at least")
+    for term in recipe.distill.loss if isinstance(recipe.distill.loss, tuple) else ():
+        if term.alpha == 0 and term.beta == 0:
+            raise ConfigError(
+                f"{path}: distill.loss: {term.name} has alpha and beta 0; give one of them more"
+            )
     methods = recipe.compress.methods
     if len(set(methods)) != len(methods):
         raise ConfigError(f"{path}: compress.methods repeats an entry; name each method once")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.errors import ConfigError
-from edgekd.recipe import Recipe, list_recipes, load_recipe
+from edgekd.recipe import LossTerm, Recipe, list_recipes, load_recipe
 
 SHIPPED = Path(__file__).parent.parent / "recipes"
 MINIMAL = 'name = "mine"\ndescription = "a test"\n'
@@ -45,6 +45,18 @@ def test_an_earlier_directory_wins(tmp_path: Path) -> None:
         ("[student]\nchannels = [16, 32]\n", "student.channels has 2 entries and student.strides 3"),
         ('[compress]\nmethods = ["lowrnk"]\n', "did you mean lowrank?"),
         ('[compress]\nmethods = ["lowrank", "lowrank"]\n', "repeats an entry"),
+        ('[distill]\nloss = "dkdd"\n', "distill.loss is 'dkdd'; did you mean dkd?"),
+        ("[distill]\nloss = 3\n", "distill.loss must be str, not int"),
+        ("[distill]\nloss = []\n", "distill.loss is an empty list"),
+        ('[distill]\nloss = ["kd"]\n', "distill.loss[0] must be a table"),
+        (
+            '[[distill.loss]]\nname = "kd"\nweigth = 2\n',
+            "unknown key distill.loss[0].weigth; did you mean weight?",
+        ),
+        ("[[distill.loss]]\nweight = 2\n", "distill.loss[0].name is missing"),
+        ('[[distill.loss]]\nname = "kd"\nweight = 0\n', "distill.loss[0].weight is 0"),
+        ('[[distill.loss]]\nname = "dkd"\nalpha = 0\nbeta = 0\n', "dkd has alpha and beta 0"),
+        ('[ablation]\nlosses = ["hinton"]\n', "ablation.losses[0] is 'hinton'"),
         ("[knowledge]\naugment = 3\n", "knowledge.augment must be a table"),
         ("[knowledge\n", "not valid TOML"),
         ("seed = -1\n", "seed is -1"),
@@ -65,3 +77,9 @@ def test_an_unknown_name_gets_the_nearest() -> None:
 def test_the_name_must_be_the_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="it must be 'other'"):
         load_recipe("other", [write(tmp_path, MINIMAL, "other")])
+
+
+def test_a_list_of_losses(tmp_path: Path) -> None:
+    text = '[[distill.loss]]\nname = "hard"\n[[distill.loss]]\nname = "dkd"\nweight = 2\nstandardize = true\n'
+    loss = load_recipe("mine", [write(tmp_path, MINIMAL + text)]).distill.loss
+    assert loss == (LossTerm("hard"), LossTerm("dkd", 2.0, standardize=True))

@@ -10,8 +10,9 @@ from typing import Any
 from edgekd.compress.lowrank import lowrank
 from edgekd.data import load_dataset
 from edgekd.errors import VerifyError
-from edgekd.learn.distill import fit, lesson, soft_loss, student_metrics
+from edgekd.learn.distill import fit, lesson, student_metrics
 from edgekd.learn.knowledge import FILE, read_knowledge
+from edgekd.learn.losses import student_loss
 from edgekd.learn.structure import check_limits
 from edgekd.learn.student import StudentNet, load_student, save_student
 from edgekd.learn.torch_tools import deterministic
@@ -51,7 +52,8 @@ def compress_student(
             net = METHODS[method](net, params)
             if params.epochs:
                 samples, purpose = len(knowledge.ids), f"compress-{method}"
-                fit(net, taught.batches, soft_loss(tuning), tuning, samples, recipe.seed, progress, purpose)
+                loss = student_loss(tuning)
+                fit(net, taught.batches, loss, tuning, samples, recipe.seed, progress, purpose)
         check_limits(net.structure, recipe.student)
         metrics = student_metrics(net, data)
     save_student(net, data.classes, data.sha256, knowledge.sha256, out)

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from edgekd.data import Dataset, load_dataset
 from edgekd.data.randomness import torch_seed
 from edgekd.evaluate.metrics import accuracy
 from edgekd.learn.knowledge import FILE, Knowledge, read_knowledge
-from edgekd.learn.losses import hinton
+from edgekd.learn.losses import student_loss
 from edgekd.learn.structure import MODELS, Structure
 from edgekd.learn.student import StudentNet, fold, save_student
 from edgekd.learn.torch_tools import deterministic, initialise, predict
@@ -41,18 +40,6 @@ def lesson(knowledge: Knowledge, data: Dataset) -> Lesson:
     views = [torch.from_numpy(knowledge.view(data, index)) for index in range(knowledge.views)]
     logits = torch.from_numpy(knowledge.logits.astype("float32"))
     return Lesson(torch.stack(views), logits, torch.from_numpy(data.y[knowledge.ids]))
-
-
-def soft_loss(params: DistillParams) -> Loss:
-    """Hinton's loss with the recipe's temperature and hard share."""
-    return lambda student, t: hinton(
-        student, t[0], t[1], temperature=params.temperature, hard_share=params.hard_share
-    )
-
-
-def hard_loss(student: torch.Tensor, targets: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Cross entropy with the labels; the teacher's logits are not looked at."""
-    return functional.cross_entropy(student, targets[1])
 
 
 def fit(
@@ -101,7 +88,7 @@ def distill_student(
         net = new_student(structure, recipe.seed)
         samples = len(knowledge.ids)
         loss = fit(
-            net, taught.batches, soft_loss(recipe.distill), recipe.distill, samples, recipe.seed, progress
+            net, taught.batches, student_loss(recipe.distill), recipe.distill, samples, recipe.seed, progress
         )
         folded = fold(net)
         metrics = student_metrics(folded, data)

@@ -7,14 +7,30 @@ from typing import Any
 
 from edgekd.report.tables import show_table
 
+_WORDS = {"hard": "labels only", "recipe": "the recipe's"}
+
 
 def show_ablation(report: Mapping[str, Any]) -> None:
-    """Print an ablation's report: accuracy with and without the teacher, mean and spread over the seeds."""
+    """Print an ablation: accuracy with each loss, mean and spread over the seeds, and what they carry."""
     rows = []
-    for name, key in (("with the teacher", "with_distillation"), ("labels only", "without_distillation")):
-        row = report[key]
-        values = ", ".join(f"{value:.4f}" for value in row["values"])
-        rows.append((name, f"{row['mean']:.4f}", f"{row['spread']:.4f}", values))
+    for row in report["rows"]:
+        gain = row.get("difference")
+        interval = (
+            f"{100 * gain['low']:+.2f} … {100 * gain['high']:+.2f}"
+            if gain and gain["low"] is not None
+            else None
+        )
+        rows.append(
+            (
+                _WORDS.get(row["loss"], row["loss"]),
+                f"{row['mean']:.4f}",
+                f"{row['spread']:.4f}",
+                f"{100 * gain['mean']:+.2f}" if gain else None,
+                interval,
+                row.get("verdict"),
+            )
+        )
     title = f"Student, float, split: {report['split']}, {report['seeds']} seeds; equal epochs, views, steps"
-    show_table(title, ("trained", "mean", "spread", "each seed"), rows, right=(1, 2))
+    columns = ("loss", "mean", "spread", "against labels, points", "interval", "seeds say")
+    show_table(title, columns, rows, right=(1, 2, 3, 4))
     print(f"\n{report['verdict']}")

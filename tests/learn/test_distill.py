@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 from edgekd.errors import BudgetError, VerifyError
-from edgekd.learn.ablation import distillation_report, summary
 from edgekd.learn.distill import distill_student
 from edgekd.learn.record import write_knowledge
 from edgekd.learn.teacher import train_teacher
@@ -104,28 +102,6 @@ def test_progress_is_told(chain: Chain, tmp_path: Path) -> None:
     train_teacher(chain.data, recipe, tmp_path, progress=lambda *row: told.append(row))
     write_knowledge(chain.data, tmp_path, recipe, tmp_path, progress=lambda *row: told.append(row))
     assert told == [("teacher", 1, 2), ("teacher", 2, 2), *(("knowledge", i, 3) for i in (1, 2, 3))]
-
-
-def test_the_report_says_what_it_compared(chain: Chain, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(chain.recipe, distill=dataclasses.replace(chain.recipe.distill, epochs=1))
-    report = distillation_report(chain.data, chain.knowledge, recipe, tmp_path, seeds=2)
-    assert json.loads((tmp_path / "ablation.json").read_text()) == report
-    assert report["split"] == "test" and report["seeds"] == 2
-    assert len(report["with_distillation"]["values"]) == 2
-    assert "95 %, 2 seeds" in report["verdict"]
-
-
-@pytest.mark.parametrize(
-    ("taught", "untaught", "verdict"),
-    [
-        ([0.98, 0.99, 0.985], [0.90, 0.91, 0.905], "distillation helps: +8.00 ± 0.00 points"),
-        ([0.90, 0.91, 0.905], [0.98, 0.99, 0.985], "distillation harms: -8.00"),
-        ([0.98, 0.97, 0.985], [0.975, 0.985, 0.97], "no effect beyond the spread: +0.17"),
-        ([0.98, 0.98], [0.98, 0.98], "no effect beyond the spread: +0.00"),
-    ],
-)
-def test_the_verdict_is_honest(taught: list[float], untaught: list[float], verdict: str) -> None:
-    assert summary(taught, untaught)["verdict"].startswith(verdict)
 
 
 def test_the_small_recipe_is_the_shipped_one_with_less_training() -> None:

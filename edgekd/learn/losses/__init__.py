@@ -1,0 +1,17 @@
+"""What a student is trained to make small. Formulas, worked numbers, papers: docs/methods/distillation.md."""
+
+from edgekd.learn.losses.logits import decoupled, dist, hard, kd, logit_mse, standardized
+from edgekd.learn.losses.outputs import difference
+from edgekd.learn.losses.weighted import student_loss, terms_of
+
+__all__ = [
+    "decoupled",
+    "difference",
+    "dist",
+    "hard",
+    "kd",
+    "logit_mse",
+    "standardized",
+    "student_loss",
+    "terms_of",
+]

@@ -1,0 +1,86 @@
+"""A recipe's `[distill] loss` as one function: the sum of its terms, each with its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from edgekd.errors import VerifyError
+from edgekd.learn.losses import logits
+from edgekd.learn.losses.outputs import difference
+from edgekd.recipe import DistillParams, LossTerm
+
+# (the student's outputs, (the teacher's outputs, labels)) -> a scalar
+Loss = Callable[[torch.Tensor, tuple[torch.Tensor, ...]], torch.Tensor]
+
+ON_OUTPUTS = ("mse", "mae", "huber")
+
+
+def terms_of(params: DistillParams) -> tuple[LossTerm, ...]:
+    """The terms that `params` asks for; a name alone stands for hard_share of labels, the rest of it."""
+    if not isinstance(params.loss, str):
+        return params.loss
+    name, share = params.loss, params.hard_share
+    if name == "hard":
+        return (LossTerm("hard"),)
+    by_labels = LossTerm(name, share, to="labels") if name in ON_OUTPUTS else LossTerm("hard", share)
+    by_teacher = LossTerm(name, 1.0 - share, params.temperature)
+    return tuple(term for term in (by_labels, by_teacher) if term.weight > 0)
+
+
+def student_loss(params: DistillParams) -> Loss:
+    """The loss that `params` describes, as a function of (outputs, (teacher's outputs, labels)).
+
+    Raises VerifyError when called with outputs and targets of different shapes.
+    """
+    terms = terms_of(params)
+
+    def loss(student: torch.Tensor, targets: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        teacher, labels = targets[0], targets[1]
+        parts = [term.weight * _value(term, student, teacher, labels) for term in terms]
+        return sum(parts[1:], parts[0])
+
+    return loss
+
+
+def needs_teacher(params: DistillParams) -> bool:
+    """Whether any term of the loss looks at the teacher's outputs."""
+    return any(not _by_labels(term) for term in terms_of(params))
+
+
+def _by_labels(term: LossTerm) -> bool:
+    return term.name == "hard" or (term.name in ON_OUTPUTS and term.to == "labels")
+
+
+def _value(
+    term: LossTerm, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    if term.name == "hard":
+        return logits.hard(student, labels)
+    wanted = labels if _by_labels(term) else teacher
+    if student.shape != wanted.shape:
+        raise VerifyError(
+            f"loss {term.name}: the student's outputs have shape {tuple(student.shape[1:])} and "
+            f"{'the labels' if wanted is labels else 'the stored predictions'} {tuple(wanted.shape[1:])}; "
+            "give both the same classes or outputs"
+        )
+    if term.name in ON_OUTPUTS:
+        return difference(student, wanted, kind=term.name, delta=term.delta)
+    if term.standardize:
+        student, teacher = logits.standardized(student), logits.standardized(teacher)
+    return _on_logits(term, student, teacher, labels)
+
+
+def _on_logits(
+    term: LossTerm, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    if term.name == "logit-mse":
+        return logits.logit_mse(student, teacher)
+    if term.name == "kd":
+        return logits.kd(student, teacher, temperature=term.temperature)
+    parts = {"alpha": 1.0, "beta": 8.0 if term.name == "dkd" else 1.0}
+    parts |= {name: value for name in parts if (value := getattr(term, name)) is not None}
+    if term.name == "dkd":
+        return logits.decoupled(student, teacher, labels, temperature=term.temperature, **parts)
+    return logits.dist(student, teacher, temperature=term.temperature, **parts)
