@@ -32,13 +32,13 @@ OLDEST_PIP = 26  # from here on `pip install --dry-run` reads metadata and downl
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own: builds without CUDA
 
 # What a fresh set takes to download on Linux x86-64, in MB: said before pip is asked for the exact sum.
-ABOUT_MB = {"base": 25, "learn": 300, "mcu": 145, "fleet": 0, "test": 35}
+ABOUT_MB = {"base": 25, "learn": 300, "mcu": 149, "fleet": 0, "test": 31}
 
-LEARNING = {"teacher", "knowledge", "distill", "compress", "quantize"}
-TARGETED = {"export", "build", "deploy", "bench", "report"}
+LEARNING = {"teacher", "knowledge", "distill", "compress", "quantize", "report"}
+TARGETED = {"export", "build", "deploy", "bench"}
 EVERYTHING = {"test", "soak"}
 VALUED = {"--recipe", "--target", "--model", "--data", "--samples", "--store", "--shared", "--part"}
-VALUED |= {"--compiler", "--engine", "--to"}
+VALUED |= {"--compiler", "--engine", "--to", "--key", "--ssh-config", "--seed", "--count"}
 LOOKING = {"--help", "-h", "--list", "-l", "--version", "-V"}
 
 
@@ -108,8 +108,6 @@ def split_words(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 def target_extras(task: str, options: dict[str, str]) -> set[str]:
     """What a task needs that ends at a target: its own tools and, without a model file, the learning."""
     target = options.get("--target", "")
-    if task == "report" and not target:
-        return set()
     kind = target_kind(target)
     if kind == "unknown":
         return set()  # Invoke says which targets there are; the base install can

@@ -74,7 +74,7 @@ def one_sentence(answer: subprocess.CompletedProcess[str]) -> str:
         (["deploy", "--target", "rpi4"], {"learn"}),
         (["bench", "--target", "mcu-smi"], set()),
         (["teacher", "--recipe", "digits"], {"learn"}),
-        (["report"], set()),
+        (["report"], {"learn"}),
         (["fleet.push"], {"fleet"}),
         (["test"], EVERYTHING),
         (["test", "compiler", "--no-skips"], EVERYTHING),
