@@ -14,16 +14,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekd.declaration import suggest
+from edgekd.declaration import list_named, suggest
 from edgekd.errors import ArtifactError, ConfigError
 from edgekd.pipeline import graph
 from edgekd.pipeline.request import ModelFile, Request
 from edgekd.pipeline.stages import STAGES, stage_of
 from edgekd.progress import Progress, silent
-from edgekd.recipe import Recipe, list_recipes, load_recipe
+from edgekd.recipe import Recipe, load_recipe
 from edgekd.resources import resource_dir
 from edgekd.store import Artifact, Store, sha256_file
-from edgekd.target import Target, list_targets, load_target
+from edgekd.target import Target, load_target
 
 DEFAULT_RECIPE = "digits"
 COMPILERS = ("clang", "gcc")
@@ -90,13 +90,13 @@ def project_root(start: Path) -> Path:
 def targets(start: Path | None = None) -> dict[str, Target]:
     """Every target profile by name: the project's own first, then those that ship with edgekd."""
     places = _places(project_root(start or Path.cwd()), "targets")
-    return {name: load_target(name, places) for name in list_targets(places)}
+    return {name: load_target(name, places) for name in list_named(places)}
 
 
 def recipes(start: Path | None = None) -> dict[str, Recipe]:
     """Every recipe by name."""
     places = _places(project_root(start or Path.cwd()), "recipes")
-    return {name: load_recipe(name, places) for name in list_recipes(places)}
+    return {name: load_recipe(name, places) for name in list_named(places)}
 
 
 def make(request: Request, stage: str) -> Artifact:

@@ -11,7 +11,7 @@ import difflib
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,6 +62,29 @@ def build(cls: type[T], table: Mapping[str, Any], source: str, where: str) -> T:
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{source}: {_at(where, name)} is missing and has no default; add it")
     return cls(**values)
+
+
+def find_named(kind: str, name: str, directories: Sequence[Path]) -> Path:
+    """The file `<name>.toml` of the first directory that has it; ConfigError with the nearest name."""
+    found = list_named(directories)
+    if name not in found:
+        raise ConfigError(f"{kind} {name!r} does not exist{suggest(name, found)}")
+    return found[name]
+
+
+def check_name(path: Path, name: str) -> None:
+    """A declaration carries its file's name; ConfigError where it does not."""
+    if path.stem != name:
+        raise ConfigError(f"{path}: name is {name!r}; it must be {path.stem!r}, as the file is called")
+
+
+def list_named(directories: Sequence[Path]) -> dict[str, Path]:
+    """Every declaration's name and file; an earlier directory wins."""
+    found: dict[str, Path] = {}
+    for directory in directories:
+        for path in sorted(directory.glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return found
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.declaration import load, setting, suggest
+from edgekd.declaration import check_name, find_named, load, setting
 from edgekd.errors import ConfigError
 
 
@@ -110,25 +110,11 @@ def load_target(name: str, directories: Sequence[Path]) -> Target:
 
     Raises ConfigError for an unknown name (with the nearest), key, type or range.
     """
-    found = list_targets(directories)
-    if name not in found:
-        raise ConfigError(f"target {name!r} does not exist{suggest(name, found)}")
-    target = load(found[name], Target)
-    if target.name != name:
-        raise ConfigError(
-            f"{found[name]}: name is {target.name!r}; it must be {name!r}, as the file is called"
-        )
+    path = find_named("target", name, directories)
+    target = load(path, Target)
+    check_name(path, target.name)
     needed = ("core", "memory", "emulator") if target.kind == "mcu" else ("connection", "runtime")
     for table in needed:
         if getattr(target, table) is None:
-            raise ConfigError(f"{found[name]}: kind {target.kind!r} needs the table [{table}]; add it")
+            raise ConfigError(f"{path}: kind {target.kind!r} needs the table [{table}]; add it")
     return target
-
-
-def list_targets(directories: Sequence[Path]) -> dict[str, Path]:
-    """Every profile's name and file; an earlier directory wins."""
-    found: dict[str, Path] = {}
-    for directory in directories:
-        for path in sorted(directory.glob("*.toml")):
-            found.setdefault(path.stem, path)
-    return found

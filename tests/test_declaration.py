@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edgekd.declaration import suggest
+from edgekd.declaration import list_named, suggest
 from edgekd.errors import ConfigError
 from edgekd.resources import resource_dir
-from edgekd.target import list_targets, load_target
+from edgekd.target import load_target
 
 GOOD = """
 name = "board"
@@ -69,7 +69,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         load_target("board", [tmp_path])
 
 
-@pytest.mark.parametrize("name", sorted(list_targets([resource_dir("targets")])))
+@pytest.mark.parametrize("name", sorted(list_named([resource_dir("targets")])))
 def test_every_shipped_profile_loads(name: str) -> None:
     assert load_target(name, [resource_dir("targets")]).description
 
