@@ -116,6 +116,23 @@ def states(request: Request) -> list[StageState]:
     return graph.states(request, stage_of(request))
 
 
+def evaluations(request: Request) -> list[dict[str, Any]]:
+    """The evaluation record of each model along the request's chain, with the gate's verdict on it.
+
+    Makes what is missing; a model that fails the gate is evaluated like any other. "gate" is
+    {"outcome", "reason"}, or None where no gate stands (the user's own model).
+    """
+    from edgekd.pipeline import evaluating
+
+    found = []
+    for stage in evaluating.chain(request):
+        artifact = graph.make(request, stage, gated=False)
+        verdict = evaluating.verdict_of(request, artifact) if request.recipe and not request.model else None
+        gate = {"outcome": verdict.outcome, "reason": verdict.reason} if verdict else None
+        found.append(evaluating.evaluation_of(artifact) | {"gate": gate})
+    return found
+
+
 def bench(request: Request, to: str = "") -> dict[str, Any]:
     """Measure on the target: the bench record (FORMATS.md). `to`: user@host:port of a Linux device."""
     if request.need_target().kind == "linux":

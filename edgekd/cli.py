@@ -271,8 +271,24 @@ def trust(**given: Any) -> None:
 
 
 @command(*COMMON)
+def evaluate(**given: Any) -> None:
+    """How good each model of the chain is, what it lost on the way, and what the gate says."""
+    from edgekd import api
+    from edgekd.report.evaluation import show_evaluations
+    from edgekd.report.screen import ProgressView
+
+    with ProgressView() as view:
+        found = api.evaluations(_request(view, given))
+    if given["json"]:
+        _print_json(found)
+        return
+    show_evaluations(found)
+    _advise("invoke bench --target mcu-sim" if not given["model"] else "invoke targets")
+
+
+@command(*COMMON)
 def report(**given: Any) -> None:
-    """What distillation brought: the student with and without it, over 5 seeds."""
+    """What distillation brought: the student with each loss and without a teacher, over several seeds."""
     from edgekd import api
     from edgekd.report.learning import show_ablation
     from edgekd.report.screen import ProgressView

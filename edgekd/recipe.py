@@ -140,6 +140,22 @@ class QuantizeParams:
 
 
 @dataclass(frozen=True)
+class GateParams:
+    """What a model may lose on its way to integers, against the student as it was distilled.
+
+    max_accuracy_drop: of the metric, 0.01 is one point. A stage fails when the whole 95 % interval of its
+    drop lies above it, and passes when all of it lies below; where the interval holds the budget, undecided =
+    "pass" goes on and says so, "fail" stops. min_accuracy: the least that a model must reach (0: none).
+    """
+
+    metric: str = setting("accuracy", choices=("accuracy", "auc"))
+    split: str = setting("test", choices=("validation", "test"))
+    max_accuracy_drop: float = setting(0.02, minimum=0, maximum=1)
+    min_accuracy: float = setting(0.0, minimum=0, maximum=1)
+    undecided: str = setting("pass", choices=("pass", "fail"))
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One model, from data to integers. `seed` feeds every random source; `threads` is part of the result."""
 
@@ -155,6 +171,7 @@ class Recipe:
     ablation: AblationParams = setting(AblationParams())
     compress: CompressParams = setting(CompressParams())
     quantize: QuantizeParams = setting(QuantizeParams())
+    gate: GateParams = setting(GateParams())
 
 
 def load_recipe(name: str, directories: Sequence[Path]) -> Recipe:

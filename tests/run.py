@@ -36,6 +36,8 @@ PLACES = {
     "compress/": "compress",
     "data/": "learn",
     "device/": "linux",
+    "docs/": "learn",
+    "evaluate/": "learn",
     "export/": "learn",
     "export/test_linux": "linux",
     "export/test_tflm": "compiler",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgekd.errors import ArtifactError
-from edgekd.evaluate import record
+from edgekd.evaluate import evaluation, record
 from edgekd.store import Origin, Store
 
 TEXT = (Path(__file__).resolve().parent.parent / "FORMATS.md").read_text("utf-8")
@@ -24,6 +24,11 @@ def described(title: str) -> set[str]:
 def test_the_bench_records_keys() -> None:
     assert described("Bench record (schema 1)") == set(record.KEYS)
     assert record.SCHEMA == 1
+
+
+def test_the_evaluations_keys() -> None:
+    assert described("Evaluation (schema 1)") == set(evaluation.KEYS)
+    assert set(evaluation.new_evaluation()) == set(evaluation.KEYS) and evaluation.SCHEMA == 1
 
 
 def test_the_manifests_keys(tmp_path: Path) -> None:

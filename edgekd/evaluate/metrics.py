@@ -1,8 +1,8 @@
-"""Accuracy and what surrounds it: per class, confusion, an interval, how two outputs differ (numpy only)."""
+"""Accuracy and what surrounds it: per class, confusion, calibration, how two outputs differ (numpy only)."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from edgekd.errors import VerifyError
 
 Labels = npt.NDArray[np.int64]
 Scores = npt.NDArray[Any]
+
+BINS = 15  # of the reliability table, as in most papers
 
 
 def top1(scores: Scores) -> Labels:
@@ -48,20 +50,36 @@ def per_class(table: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         return np.asarray(np.diag(table) / totals, np.float64)
 
 
-def wilson(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval for a share (95 % by default); Wilson 1927.
+def softmax(scores: Scores) -> npt.NDArray[np.float64]:
+    """Probabilities of logits [N, classes]."""
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True), dtype=np.float64)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float64)
 
-    >>> low, high = wilson(351, 360)
-    >>> f"{low:.4f} {high:.4f}"
-    '0.9532 0.9868'
+
+def reliability(labels: Labels, chances: npt.NDArray[np.float64], bins: int = BINS) -> list[dict[str, Any]]:
+    """Per bin of equal width of the top class's probability: samples, mean probability, accuracy.
+
+    chances: probabilities [N, classes]. Bins without samples are left out; bin b holds b/bins < p <=
+    (b+1)/bins.
     """
-    if trials == 0:
-        return 0.0, 1.0
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    scale = 1 + z * z / trials
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    confidence, right = chances.max(axis=1), top1(chances) == labels
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    rows = []
+    for b in range(bins):
+        held = place == b
+        if held.any():
+            figures = {"confidence": float(confidence[held].mean()), "accuracy": float(right[held].mean())}
+            rows.append({"above": b / bins, "samples": int(held.sum()), **figures})
+    return rows
+
+
+def calibration_error(rows: Sequence[Mapping[str, Any]]) -> float:
+    """ECE of `reliability` rows: mean distance of accuracy and confidence, weighed by samples.
+
+    Guo et al. 2017 (arXiv 1706.04599).
+    """
+    samples = sum(row["samples"] for row in rows)
+    return float(sum(row["samples"] * abs(row["accuracy"] - row["confidence"]) for row in rows) / samples)
 
 
 def agreement(scores: Scores, others: Scores) -> float:

@@ -1,6 +1,7 @@
 """Making an artifact: a request and a stage's name in, the artifact out.
 
-Everything it depends on is made first unless the store has it; nothing else is.
+Everything it depends on is made first unless the store has it; nothing else is. Behind each stage of a
+recipe that makes a model stands the gate: its evaluation is made, and a model that fails stops the chain.
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgekd.pipeline import evaluating
 from edgekd.pipeline.request import Job, Request, Stage
 from edgekd.pipeline.stages import STAGES
 from edgekd.store import Artifact, Origin
 
 
-def make(request: Request, stage_name: str) -> Artifact:
+def make(request: Request, stage_name: str, *, gated: bool = True) -> Artifact:
     """The artifact of `stage_name` for `request`; makes what is missing, in order.
 
-    `request.again` makes the named stage anew (its inputs stay). Raises EdgekdError.
+    `request.again` makes the named stage anew (its inputs stay). gated: stop where a model fails the gate.
+    Raises EdgekdError.
     """
-    return _make(request, STAGES[stage_name], {}, again=request.again)
+    return _make(request, STAGES[stage_name], {}, gated, again=request.again)
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,12 @@ def provenance(request: Request, artifact: Artifact) -> Iterator[tuple[int, Arti
             pending.extend((depth + 1, role, inner) for role, inner in inputs)
 
 
-def _make(request: Request, stage: Stage, made: dict[str, Artifact], again: bool = False) -> Artifact:
+def _make(
+    request: Request, stage: Stage, made: dict[str, Artifact], gated: bool, again: bool = False
+) -> Artifact:
     if stage.name in made:
         return made[stage.name]
-    inputs = {r: _make(request, STAGES[n], made) for r, n in stage.inputs(request).items()}
+    inputs = {r: _make(request, STAGES[n], made, gated) for r, n in stage.inputs(request).items()}
     origin = _origin(request, stage, inputs)
     artifact = None if again else request.store.find(origin)
     if artifact is None:
@@ -77,6 +82,10 @@ def _make(request: Request, stage: Stage, made: dict[str, Artifact], again: bool
         )
         request.progress(stage.name, 1, 1)
     made[stage.name] = artifact
+    judged = evaluating.judge_of(request, stage.name)
+    if judged and gated:
+        evaluation = _make(request, STAGES[judged.by], made, gated)
+        evaluating.check(request, stage.name, artifact, evaluation)
     return artifact
 
 
@@ -93,6 +102,9 @@ def _look(request: Request, stage: Stage, found: dict[str, StageState]) -> None:
         artifact = request.store.find(_origin(request, stage, known))
     seconds = request.store.seconds(artifact) if artifact else None
     found[stage.name] = StageState(stage.name, tuple(names.values()), artifact, seconds)
+    judged = evaluating.judge_of(request, stage.name)
+    if judged:
+        _look(request, STAGES[judged.by], found)
 
 
 def _origin(request: Request, stage: Stage, inputs: Mapping[str, Artifact]) -> Origin:

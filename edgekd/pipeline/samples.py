@@ -33,16 +33,16 @@ class Samples:
         return self.x.astype(np.float32)
 
 
-def test_samples(artifact: Artifact, limit: int | None) -> Samples:
-    """The first `limit` samples of the test split, or of the user's x and y."""
+def test_samples(artifact: Artifact, limit: int | None, split: str = "test") -> Samples:
+    """The first `limit` samples of the test split (or of `split`), or of the user's x and y."""
     from edgekd.data import load_dataset, load_user_data
 
     if artifact.stage == "userdata":
         data = load_user_data(artifact.path / "userdata.npz")
         return Samples(data.x[:limit], data.y[:limit], "user data", ())
     dataset = load_dataset(artifact.path)
-    x, y = dataset.part("test")
-    return Samples(x[:limit], y[:limit], "test", dataset.classes)
+    x, y = dataset.part(split)
+    return Samples(x[:limit], y[:limit], split, dataset.classes)
 
 
 def calibration_samples(artifact: Artifact) -> npt.NDArray[np.float32]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from edgekd.pipeline import benching, learning, shipping
+from edgekd.pipeline import benching, evaluating, learning, shipping
 from edgekd.pipeline.request import Request, Stage, versions
 
 _EXPORT_TOOLS = ("torch", "onnx", "onnxscript", "onnxsim")
@@ -65,6 +65,38 @@ STAGES: dict[str, Stage] = {
             params=lambda request: learning.seeded(request, "student", "distill", "compress"),
             run=learning.run_compress,
             tools=learning.training_tools,
+        ),
+        Stage(
+            "evaluate-student",
+            version=1,
+            inputs=evaluating.student_inputs("distill", paired=False),
+            params=evaluating.student_params,
+            run=evaluating.run_student,
+            tools=learning.training_tools,
+        ),
+        Stage(
+            "evaluate-compressed",
+            version=1,
+            inputs=evaluating.student_inputs("compress", paired=True),
+            params=evaluating.student_params,
+            run=evaluating.run_student,
+            tools=learning.training_tools,
+        ),
+        Stage(
+            "evaluate-float",
+            version=1,
+            inputs=evaluating.float_model_inputs,
+            params=evaluating.params,
+            run=evaluating.run_float,
+            tools=evaluating.float_tools,
+        ),
+        Stage(
+            "evaluate-int8",
+            version=1,
+            inputs=evaluating.int8_inputs,
+            params=evaluating.params,
+            run=evaluating.run_int8,
+            tools=evaluating.int8_tools,
         ),
         Stage(
             "simplify",

@@ -27,12 +27,28 @@ def test_a_class_without_samples_has_no_accuracy() -> None:
     assert np.isnan(metrics.per_class(metrics.confusion(LABELS[:1], SCORES[:1], 3))[2])
 
 
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"),
-    [(0, 10, 0.0, 0.27753), (5, 10, 0.23659, 0.76341), (10, 10, 0.72247, 1.0), (0, 0, 0.0, 1.0)],
-)
-def test_wilson_against_published_figures(successes: int, trials: int, low: float, high: float) -> None:
-    assert metrics.wilson(successes, trials) == pytest.approx((low, high), abs=1e-4)
+def test_softmax_by_hand() -> None:
+    chances = metrics.softmax(np.array([[0.0, np.log(3.0)], [1000.0, 1000.0]]))
+    assert chances.ravel() == pytest.approx([0.25, 0.75, 0.5, 0.5])
+    assert metrics.softmax(SCORES).sum(axis=1) == pytest.approx(1)
+
+
+def test_calibration_by_hand() -> None:
+    """Two bins: at 0.9 half are right, at 0.6 all: (2 * 0.4 + 1 * 0.4) / 3."""
+    chances = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]])
+    rows = metrics.reliability(np.array([0, 1, 1]), chances, bins=2)
+    assert rows == [
+        {"above": 0.5, "samples": 3, "confidence": pytest.approx(0.8), "accuracy": pytest.approx(2 / 3)}
+    ]
+    rows = metrics.reliability(np.array([0, 1, 1]), chances, bins=10)
+    assert [(row["above"], row["samples"], row["accuracy"]) for row in rows] == [(0.5, 1, 1.0), (0.8, 2, 0.5)]
+    assert metrics.calibration_error(rows) == pytest.approx((1 * 0.4 + 2 * 0.4) / 3)
+
+
+def test_certain_and_uniform_answers_have_a_bin() -> None:
+    rows = metrics.reliability(np.array([0, 0]), np.array([[1.0, 0.0], [0.0, 1.0]]))
+    assert [(row["above"], row["samples"]) for row in rows] == [(14 / 15, 2)]
+    assert metrics.calibration_error(rows) == 0.5
 
 
 def test_agreement_and_histogram() -> None:
