@@ -27,6 +27,8 @@ _NUMBERS = {
 }
 # These may leave out their last input, the bias; a QGraph says so with -1.
 _WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+# Names and shapes stand in messages, and a damaged file may have any.
+_LONGEST_NAME, _MOST_SHOWN = 200, 8
 
 
 def read_tflite(data: bytes, name: str) -> QGraph:
@@ -57,13 +59,15 @@ def read_tflite(data: bytes, name: str) -> QGraph:
 
 
 def _tensor(table: Table, index: int, buffers: list[Table], file: str) -> Tensor:
-    name = table.text(3) or f"tensor_{index}"
+    name = table.text(3)[:_LONGEST_NAME] or f"tensor_{index}"
     where = f"{file}, tensor {index} ({name})"
     shape = table.integers(0)
+    if len(shape) > _MOST_SHOWN:
+        raise UnsupportedOpError(f"{where} has {len(shape)} axes; at most 6 are supported")
     dtype = _dtype(table, where)
     signature = table.integers(7)
     if any(extent == -1 for extent in signature[1:]) or any(extent < 1 for extent in shape):
-        dynamic = signature or shape
+        dynamic = _shape_text(signature or shape)
         raise UnsupportedOpError(
             f"{where} has the dynamic shape {dynamic}; export with fixed shapes and batch 1"
         )
@@ -154,12 +158,20 @@ def _op(table: Table, index: int, codes: list[str], tensors: tuple[Tensor, ...],
     layer = tensors[outputs[0]].name if outputs and outputs[0] >= 0 else "no output"
     where = f"{file}: op {index} {kind} ({layer})"
     if kind not in OPS:
-        shapes = ", ".join(str(tensors[i].shape) for i in inputs if i >= 0)
-        results = ", ".join(str(tensors[i].shape) for i in outputs if i >= 0)
+        shapes, results = (_shapes_text(tensors, each) for each in (inputs, outputs))
         raise UnsupportedOpError(f"{where}, {shapes} -> {results}, is an operator that edgekd cannot run")
     if kind in _WITH_BIAS and len(inputs) == 2:
         inputs = (*inputs, -1)
     return Op(kind, inputs, outputs, _attributes(table, kind, where))
+
+
+def _shapes_text(tensors: tuple[Tensor, ...], positions: tuple[int, ...]) -> str:
+    shown = [str(tensors[i].shape) for i in positions if i >= 0]
+    return ", ".join(shown[:_MOST_SHOWN]) + (", ..." if len(shown) > _MOST_SHOWN else "")
+
+
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return str(shape) if len(shape) <= _MOST_SHOWN else f"of {len(shape)} axes"
 
 
 def _attributes(table: Table, kind: str, where: str) -> dict[str, Attr]:

@@ -17,6 +17,7 @@ _MAX_SHIFT = 30  # of a multiplier: a 32-bit value shifted further is gone
 _MAX_BIAS_ERROR = 0.02  # |bias scale - input scale * weight scale| in output steps, TFLite's own bound
 _MAX_POOL_SCALE_ERROR = 1e-6  # TFLite's own bound
 _MAX_SOFTMAX_DEPTH = 4095  # the sum has 12 integer bits
+_MOST_SHOWN = 10  # shapes in a message
 _MAX_CONCATENATED = 10  # TFLite Micro's own bound
 _MAX_MEAN_PIXELS = 1 << 22  # their sum stays inside int32
 
@@ -30,7 +31,8 @@ class _Case:
         self.kind = self.op.kind
         self.inputs = [graph.tensors[i] for i in self.op.inputs if i != -1]
         self.output = graph.tensors[self.op.outputs[0]]
-        shapes = ", ".join(str(t.shape) for t in self.inputs)
+        shapes = ", ".join(str(t.shape) for t in self.inputs[:_MOST_SHOWN])
+        shapes += ", ..." if len(self.inputs) > _MOST_SHOWN else ""
         self._where = f"graph {graph.name}: {graph.label(index)}, {shapes} -> {self.output.shape}"
 
     def fail(self, why: str) -> NoReturn:

@@ -264,6 +264,21 @@ def test_what_other_converters_write_is_taken() -> None:
     assert [op.kind for op in graph.ops][:2] == ["CONV_2D", "DEPTHWISE_CONV_2D"]
 
 
+def test_a_damaged_name_or_shape_does_not_flood_the_message() -> None:
+    def change(model: Any) -> None:
+        tensor = graph_of(model).tensors[0]
+        tensor.name = b"x" * 5000
+        tensor.shapeSignature = [1, *([-1] * 3000)]
+
+    def deepen(model: Any) -> None:
+        graph_of(model).tensors[0].shape = [1 << 30] * 3000
+
+    for damage, sentence in ((change, "dynamic shape of 3001 axes"), (deepen, "has 3000 axes")):
+        with pytest.raises(UnsupportedOpError, match=sentence) as caught:
+            read_tflite(changed(damage), "foreign.tflite")
+        assert len(str(caught.value)) < 500 and is_one_sentence(caught.value)
+
+
 def test_shuffled_weights_are_refused() -> None:
     graph = graphs.dense_graph(np.random.default_rng(1))
     data = changed(options("weightsFormat", 1), write_tflite(graph))

@@ -3,21 +3,46 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from benchmarks import soak
 
-pytestmark = [pytest.mark.shared, pytest.mark.needs("ziglang", "unicorn", "tflite-micro")]
+pytestmark = [pytest.mark.needs("ziglang", "unicorn", "tflite-micro")]
 
 
+def commit_seed() -> int:
+    return int(soak.commit().rstrip("+")[:8] or "1", 16)
+
+
+@pytest.mark.shared
 def test_a_slice_of_agreement() -> None:
-    seed = int(soak.commit().rstrip("+")[:8] or "1", 16)
-    result = soak.agreement(seed, 12, on_core=4)
+    result = soak.agreement(commit_seed(), 6, on_core=1)
     assert len(result["models"]) == 4 and result["differing_bytes"] == 0, result
 
 
-def test_the_committed_result_is_whole() -> None:
-    record = json.loads((soak.RESULTS / "agreement.json").read_text())
-    assert record["count"] >= 1000 and record["seed"] is not None and len(record["commit"]) >= 40
-    assert record["result"]["differing_bytes"] == 0 and len(record["result"]["models"]) == 4
+def test_a_slice_of_graphs() -> None:
+    result = soak.graphs(commit_seed(), 20)
+    assert result["differing_bytes"] == 0, result["differing_graphs"]
+    assert 60 <= result["ops"] <= 300 and len(result["hits"]) > 60
+
+
+def test_a_slice_of_mutations() -> None:
+    result = soak.mutations(commit_seed(), 3000, compiled=10)
+    assert result["failures"] == [] and result["differing_bytes"] == 0, result
+    assert result["counts"]["files"] == 3000 and result["past_header_pct"] >= 20
+    assert result["counts"]["accepted"] > 60 and result["compiled_and_compared"] > 0
+
+
+def record(name: str) -> dict[str, Any]:
+    """A committed result, whole: seed and commit say how to run it again."""
+    found: dict[str, Any] = json.loads((soak.RESULTS / f"{name}.json").read_text())
+    assert found["seed"] is not None and len(found["commit"]) >= 40
+    assert found["result"]["differing_bytes"] == 0 and not found["result"].get("failures")
+    return found
+
+
+def test_the_committed_agreement_is_whole() -> None:
+    found = record("agreement")
+    assert found["count"] >= 1000 and len(found["result"]["models"]) == 4

@@ -1,0 +1,9 @@
+"""The soaks that benchmarks/soak.py runs: one module each.
+
+agreement.py   the four MLPerf Tiny models through every execution, core included
+graphs.py      random graphs: TFLite Micro = integer reference = generated C, byte for byte
+mutations.py   damaged .tflite files: refused with a named error, or computed as TFLite Micro does
+damage.py      how a file is damaged
+worker.py      the processes in which damaged files are read and the oracle runs
+places.py      where things lie
+"""

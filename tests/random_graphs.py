@@ -1,0 +1,236 @@
+"""Random graphs that reach every operator, attribute and kernel variant, and what each graph reached.
+
+`wide_graph` is a random net of 3 to 15 ops with odd channels, uneven strides and filters, both paddings,
+dilations, shared tensors, broadcasts and constant operands; `reached` names its features, so that a
+soak can count how often each was hit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from edgekd.qgraph.ir import Op, QGraph
+from tests.graphs import Builder, Rng
+
+ACTIVATIONS = ("NONE", "RELU", "RELU6")
+FEWEST, MOST = 3, 15  # ops of a graph
+MOST_ELEMENTS = 4000  # of one tensor: larger ones are pooled before anything else
+
+
+def wide_graph(rng: Rng) -> QGraph:
+    """A net of FEWEST to MOST ops; two inputs, two outputs and a classifier's head, each now and then."""
+    while True:
+        graph = _net(Builder(rng, "wide"), int(rng.integers(FEWEST, MOST)))
+        if FEWEST <= len(graph.ops) <= MOST:
+            return graph
+
+
+def _net(b: Builder, ops: int) -> QGraph:
+    rng = b.rng
+    size = rng.integers(3, 16, 2)
+    images = [b.input((1, int(size[0]), int(size[1]), int(rng.integers(1, 8))))]
+    if rng.random() < 0.2:
+        images.append(b.input(b.shape(images[0])))
+    while len(b.ops) < ops:
+        source = images[-1] if rng.random() < 0.75 else images[int(rng.integers(0, len(images)))]
+        images.append(_shrunk(b, STEPS[int(rng.integers(0, len(STEPS)))](b, source)))
+    outputs = [_head(b, images[-1]) if rng.random() < 0.65 else images[-1]]
+    spare = images[int(rng.integers(0, len(images)))]
+    if rng.random() < 0.2 and spare != outputs[0] and spare not in b.inputs:
+        outputs.append(spare)
+    return b.graph(*outputs)
+
+
+def _shrunk(b: Builder, x: int) -> int:
+    h, w, c = b.shape(x)[1:]
+    if h * w * c <= MOST_ELEMENTS:
+        return x
+    if c > 48:
+        return b.conv(x, 5, (1, 1))
+    return b.pool(x, "MAX_POOL_2D", (min(2, h), min(2, w)), stride=(2, 2), padding="SAME")
+
+
+def _flip(b: Builder, share: float = 0.5) -> bool:
+    return bool(b.rng.random() < share)
+
+
+def _pair(b: Builder) -> tuple[int, int]:
+    """Steps along height and width: 1, equal, or any."""
+    a, c = (int(n) for n in b.rng.integers(1, 4, 2))
+    return ((1, 1), (a, a), (a, c))[int(b.rng.integers(0, 3))]
+
+
+def _window(b: Builder, x: int, taps: int) -> dict:
+    """A filter, stride and padding that fit the image: uneven ones included."""
+    h, w = b.shape(x)[1:3]
+    padding = "SAME" if _flip(b) else "VALID"
+    most = (taps, taps) if padding == "SAME" else (min(taps, h), min(taps, w))
+    kernel = (int(b.rng.integers(1, most[0] + 1)), int(b.rng.integers(1, most[1] + 1)))
+    stride = _pair(b)
+    return {
+        "kernel": kernel,
+        "stride": stride,
+        "padding": padding,
+        "activation": str(b.rng.choice(ACTIVATIONS)),
+    }
+
+
+def _dilated(b: Builder, x: int, window: dict) -> dict:
+    """The window with dilations now and then, where the image is large enough."""
+    if _flip(b, 0.6):
+        return window
+    dilation = list(_pair(b))
+    if window["padding"] == "VALID":
+        room = [(n - 1) // max(k - 1, 1) for n, k in zip(b.shape(x)[1:3], window["kernel"], strict=True)]
+        dilation = [max(1, min(d, r)) for d, r in zip(dilation, room, strict=True)]
+    return window | {"dilation": tuple(dilation)}
+
+
+def _conv(b: Builder, x: int) -> int:
+    window = _dilated(b, x, _window(b, x, 4))
+    return b.conv(x, int(b.rng.integers(1, 12)), bias=_flip(b, 0.8), per_channel=_flip(b, 0.7), **window)
+
+
+def _pointwise(b: Builder, x: int) -> int:
+    activation = str(b.rng.choice(ACTIVATIONS))
+    return b.conv(x, int(b.rng.integers(1, 12)), (1, 1), per_channel=_flip(b), activation=activation)
+
+
+def _depthwise(b: Builder, x: int) -> int:
+    if _flip(b, 0.15):
+        x = b.conv(x, 1, (1, 1))  # over one channel it is an ordinary convolution
+    window = _dilated(b, x, _window(b, x, 4))
+    multiplier = int(b.rng.integers(2, 4)) if _flip(b, 0.4) else 1
+    options = {"bias": _flip(b, 0.8), "per_channel": _flip(b, 0.7), **window}
+    return b.depthwise(x, multiplier=multiplier, **options)
+
+
+def _pool(b: Builder, x: int) -> int:
+    kind = str(b.rng.choice(["AVERAGE_POOL_2D", "MAX_POOL_2D"]))
+    return b.pool(x, kind, **_window(b, x, 4))
+
+
+def _binary(b: Builder, x: int) -> int:
+    kind, activation = str(b.rng.choice(["ADD", "SUB", "MUL"])), str(b.rng.choice(ACTIVATIONS))
+    form = int(b.rng.integers(0, 4))
+    shape = b.shape(x)
+    if form == 0:
+        other = b.conv(x, shape[3], (1, 1))
+    elif form == 1:
+        other = b.op("MEAN", (x, _axes(b)), b.activation((1, 1, 1, shape[3])), keep_dims=True)
+    elif form == 2:
+        other = _operand(b, (shape[3],))
+    else:
+        other = _operand(b, (1, shape[1], 1, 1))
+    pair = (other, x) if _flip(b, 0.3) else (x, other)
+    return b.binary(kind, *pair, activation=activation)
+
+
+def _operand(b: Builder, shape: tuple[int, ...]) -> int:
+    data = b.rng.integers(-128, 128, shape).astype(np.int8)
+    return b.constant(data, np.array([b.scale()], np.float32), int(b.rng.integers(-128, 128)))
+
+
+def _axes(b: Builder) -> int:
+    axes = [[1, 2], [2, 1], [-3, -2]][int(b.rng.integers(0, 3))]
+    return b.constant(np.array(axes, np.int32))
+
+
+def _pad(b: Builder, x: int) -> int:
+    return b.pad(x, [[0, 0], *b.rng.integers(0, 3, (3, 2)).tolist()])
+
+
+def _concatenate(b: Builder, x: int) -> int:
+    axis = int(b.rng.choice([1, 2, 3, -1]))
+    others = [b.pool(x, "MAX_POOL_2D", (2, 2), stride=(1, 1), padding="SAME"), x, b.unary("RELU6", x)]
+    return b.concatenate([x, *others[: int(b.rng.integers(1, 4))]], axis)
+
+
+def _unary(b: Builder, x: int) -> int:
+    return b.unary(str(b.rng.choice(["LOGISTIC", "TANH", "RELU", "RELU6"])), x)
+
+
+def _reshape(b: Builder, x: int) -> int:
+    h, w, c = b.shape(x)[1:]
+    return b.reshape(x, (1, w, h, c) if _flip(b) else (1, 1, h * w, c))
+
+
+def _quantize(b: Builder, x: int) -> int:
+    return b.quantize(b.quantize(x, "uint8")) if _flip(b) else b.quantize(x)
+
+
+def _softmax(b: Builder, x: int) -> int:
+    return b.softmax(x, float(b.rng.choice([1.0, 0.5, 2.0])))
+
+
+def _head(b: Builder, x: int) -> int:
+    if _flip(b, 0.3):
+        x = b.mean(x, keep_dims=_flip(b, 0.3))
+    depth = b.shape(x)[-1] if _flip(b, 0.3) else None  # a FULLY_CONNECTED over several rows
+    options = {"per_channel": _flip(b), "bias": _flip(b, 0.8), "activation": str(b.rng.choice(ACTIVATIONS))}
+    y = b.dense(x, int(b.rng.integers(2, 12)), depth=depth, **options)
+    return b.softmax(y) if _flip(b) else y
+
+
+STEPS: tuple[Callable[[Builder, int], int], ...] = (
+    _conv,
+    _conv,
+    _pointwise,
+    _depthwise,
+    _depthwise,
+    _pool,
+    _pool,
+    _binary,
+    _binary,
+    _pad,
+    _concatenate,
+    _unary,
+    _reshape,
+    _quantize,
+    _softmax,
+)
+
+
+# ---- what a graph reached ----
+
+
+def reached(graph: QGraph, model_c: str) -> Counter[str]:
+    """How often `graph` and its generated `model_c` use each op, attribute, form and kernel."""
+    found = Counter(f"kernel {name}" for name in re.findall(r"^    (k_\w+)\(", model_c, re.MULTILINE))
+    found.update(f"kernel k_gemm_s8 paired {flag}" for flag in re.findall(r"\.paired = (\d)", model_c))
+    readers = [i for op in graph.ops for i in set(op.inputs) if i != -1 and not graph.tensors[i].is_constant]
+    found["graph shared tensor"] += len(readers) - len(set(readers))
+    found["graph two inputs"] += len(graph.inputs) > 1
+    found["graph two outputs"] += len(graph.outputs) > 1
+    for op in graph.ops:
+        found.update(f"{op.kind}{feature}" for feature in _features(graph, op))
+    return found
+
+
+def _features(graph: QGraph, op: Op) -> set[str]:
+    attrs, inputs = op.attrs, [graph.tensors[i] for i in op.inputs if i != -1]
+    found = {"", *(f" {name} {attrs[name]}" for name in ("activation", "padding", "axis") if name in attrs)}
+    found |= {f" keep_dims {attrs['keep_dims']}"} if "keep_dims" in attrs else set()
+    if "stride_h" in attrs:
+        found.add(f" stride {_pace(attrs['stride_h'], attrs['stride_w'])}")
+    if "dilation_h" in attrs:
+        found.add(f" dilation {_pace(attrs['dilation_h'], attrs['dilation_w'])}")
+    if op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        found.add(f" bias {len(inputs) > 2}")
+        found.add(f" per channel {len(inputs[1].scale) > 1}")
+    if op.kind == "DEPTHWISE_CONV_2D":
+        found.add(" multiplier above 1" if int(attrs["depth_multiplier"]) > 1 else " multiplier 1")
+    if op.kind in ("ADD", "SUB", "MUL"):
+        found.add(" broadcast" if inputs[0].shape != inputs[1].shape else " same shapes")
+        found |= {" constant operand"} if any(t.is_constant for t in inputs) else set()
+    if op.kind == "QUANTIZE":
+        found.add(f" {inputs[0].dtype} to {graph.tensors[op.outputs[0]].dtype}")
+    return found
+
+
+def _pace(a: object, b: object) -> str:
+    return "1" if a == b == 1 else "equal" if a == b else "uneven"
