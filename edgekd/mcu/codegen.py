@@ -16,6 +16,8 @@ from edgekd.mcu.codegen_case import Address, Call, Case, Emission
 from edgekd.mcu.codegen_header import header
 from edgekd.mcu.codegen_ops import EMITTERS
 from edgekd.mcu.codegen_text import LICENSE, Array, initialiser, layer_names, one_line
+from edgekd.mcu.dsp import assembly
+from edgekd.mcu.dsp.family import dsp_emissions
 from edgekd.mcu.plan import Plan, plan
 from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.validate import validate
@@ -83,14 +85,22 @@ class GeneratedModel:
     plan: Plan
 
 
-def generate(graph: QGraph) -> GeneratedModel:
+def generate(graph: QGraph, family: str = "portable") -> GeneratedModel:
     """The C library of `graph`, whose inputs and outputs are int8 or uint8 (strip float edges first).
 
+    family: "portable", or "dsp" for cores with Armv7E-M's DSP instructions (`family_of` a core): then the
+    directory also holds model_dsp.S, and still runs anywhere.
     Raises UnsupportedOpError naming the op, the layer and its shapes for what the C cannot run.
     """
     validate(graph)
     _check_edges(graph)
-    emissions = {index: _emit(graph, index) for index in range(len(graph.ops)) if _runs(graph, index)}
+    special = dsp_emissions(graph) if family == "dsp" else {}
+    emissions = {
+        index: special.get(index) or _emit(graph, index)
+        for index in range(len(graph.ops))
+        if _runs(graph, index)
+    }
+    kernels = {kernel.name: kernel for e in emissions.values() for kernel in e.assembly}
     where = plan(graph, {index: e.scratch_bytes for index, e in emissions.items()})
     arena_bytes = max(where.arena_bytes, 1)
     layers = _layers(graph, emissions)
@@ -102,8 +112,10 @@ def generate(graph: QGraph) -> GeneratedModel:
         "model_weights.h": _weights_header(weights),
         "model_weights.c": _weights_source(weights),
         "layers.json": json.dumps([vars(layer) for layer in layers], indent=1) + "\n",
-        **_kernel_files({call.kernel for emission in emissions.values() for call in emission.calls}),
+        **_kernel_files(_stems(emissions) | {kernel.twin for kernel in kernels.values()}),
     }
+    if kernels:
+        files |= {"model_dsp.h": assembly.header(kernels), "model_dsp.S": assembly.source(kernels)}
     return GeneratedModel(dict(sorted(files.items())), arena_bytes, tuple(layers), where)
 
 
@@ -157,8 +169,9 @@ def _constant_name(tensor: int) -> str:
 
 def _source(graph: QGraph, emissions: dict[int, Emission], layers: Sequence[Layer], where: Plan) -> str:
     """The text of model.c."""
-    kernels = sorted({call.kernel for emission in emissions.values() for call in emission.calls})
-    includes = "".join(f'#include "{name}.h"\n' for name in ("model", "model_weights", *kernels))
+    kernels = sorted(_stems(emissions))
+    generated = ["model_dsp"] if any(emission.assembly for emission in emissions.values()) else []
+    includes = "".join(f'#include "{name}.h"\n' for name in ("model", *generated, "model_weights", *kernels))
     prototypes = "".join(f"MODEL_LAYER void {layer.symbol}(model_t *model);\n" for layer in layers)
     head = _SOURCE_HEAD.format(name=one_line(graph.name), includes=includes, prototypes=prototypes)
     functions = [
@@ -221,6 +234,12 @@ def _weights_source(arrays: Sequence[Array]) -> str:
     text = "\n".join(array.definition() for array in arrays)
     comment = "/* Everything learned: weights, biases, multipliers and shifts. */"
     return f'{LICENSE}\n{comment}\n#include "model_weights.h"\n\n{text}'
+
+
+def _stems(emissions: dict[int, Emission]) -> set[str]:
+    """The kernels in C that layers call: each has files of its name."""
+    called = {call.kernel for emission in emissions.values() for call in emission.calls}
+    return called - {kernel.name for emission in emissions.values() for kernel in emission.assembly}
 
 
 def _kernel_files(kernels: set[str]) -> dict[str, str]:

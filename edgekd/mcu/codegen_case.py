@@ -10,6 +10,7 @@ import numpy as np
 
 from edgekd.errors import UnsupportedOpError
 from edgekd.mcu.codegen_text import Array, Value
+from edgekd.mcu.dsp.assembly import Kernel
 from edgekd.qgraph import requantize
 from edgekd.qgraph.ir import QGraph, Tensor
 
@@ -46,6 +47,7 @@ class Emission:
 
     calls: in order. struct: the type and the fields of the constant `layer` that "&layer" points to.
     weights: arrays named model_weights_*. tables: other constants. macs: multiply-accumulates.
+    assembly: the generated leaves that its kernel calls.
     """
 
     calls: tuple[Call, ...]
@@ -54,6 +56,7 @@ class Emission:
     tables: tuple[Array, ...] = ()
     macs: int = 0
     scratch_bytes: int = 0
+    assembly: tuple[Kernel, ...] = ()
 
 
 class Case:

@@ -37,7 +37,7 @@ def build_image(model_dir: Path, target: Target, compiler: Compiler, out: Path) 
     """
     if target.core is None or target.memory is None or target.emulator is None:
         raise ConfigError(f"target {target.name} has no core to build for; take one of kind mcu")
-    sources = sorted(model_dir.glob("*.c"))
+    sources = sorted(model_dir.glob("*.c")) + sorted(model_dir.glob("*.S"))
     if not sources or not (model_dir / "model.h").exists():
         raise ArtifactError(f"{model_dir.name}: holds no generated C (model.h and *.c); run the export again")
     refuse_sources(model_dir, target.memory)

@@ -102,7 +102,7 @@ def export_inputs(request: Request) -> dict[str, str]:
 def export_params(request: Request) -> dict[str, Any]:
     target = request.need_target()
     if target.kind == "mcu" or target.runtime is None:
-        return {"kind": "mcu"}
+        return {"kind": "mcu", "core": target.core.cpu if target.core else ""}
     if request.model and request.model.form == "tflite":
         raise ConfigError(
             f"target {target.name} runs ONNX Runtime, and {request.model.path.name} is a .tflite file; "
@@ -162,11 +162,12 @@ def _export_mcu(job: Job) -> dict[str, Any]:
     """`c/`: generated C; `tflm/`: the model, its array, its op resolver and the arena that TFLM needs."""
     from edgekd.export import tflm
     from edgekd.mcu.codegen import generate
+    from edgekd.mcu.dsp.family import family_of
     from edgekd.qgraph.edges import strip_float_edges
     from edgekd.qgraph.tflite_writer import write_tflite
 
     graph = graph_of(job.inputs["int8"])
-    generated = generate(strip_float_edges(graph))
+    generated = generate(strip_float_edges(graph), family_of(export_params(job.request)["core"]))
     own = job.path("int8") / MODEL_FILES["tflite"]
     tflite = own.read_bytes() if own.is_file() else write_tflite(graph)
     arena = asdict(tflm.arena(graph, tflite))

@@ -1,0 +1,143 @@
+"""FULLY_CONNECTED of one row, four outputs at a time: k_dsp_dense_s8 in assembly, and its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd.mcu.codegen_case import SCRATCH, Call, Case, Emission
+from edgekd.mcu.codegen_text import Value
+from edgekd.mcu.dsp import pairs
+from edgekd.mcu.dsp.assembly import Function, Kernel
+from edgekd.mcu.dsp.linear import Linear, linear_range
+from edgekd.mcu.dsp.rounding import LARGEST_TWICE_SHIFT, Proved, possible_shifts
+
+KERNEL = "k_dsp_dense_s8"
+UNROLLED_INPUTS = 64
+STEP_INPUTS = 8
+STEP_BYTES = 4 * 27
+
+# Stack slots, bytes.
+_X, _X_END, _ENTRY, _ZERO, _Y, _Y_END, _FRAME = 0, 4, 8, 12, 16, 20, 28
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A fully connected layer that the family can run."""
+
+    case: Case
+    linear: Linear
+    proofs: dict[int, Proved]
+
+    def emission(self, shift: int) -> Emission:
+        """shift: of the proved rounding, 0 for two roundings."""
+        linear, leaf = self.linear, kernel(shift)
+        weights = self.case.array("filter", _packed(linear, self.proofs[shift] if shift else None))
+        outputs, depth = linear.weights.shape
+        fields: dict[str, Value] = {
+            "weights": f"(const uint32_t *){weights.name}",
+            "depth": depth,
+            "outputs": outputs,
+            "skip_bytes": -depth % UNROLLED_INPUTS // STEP_INPUTS * STEP_BYTES,
+            "zero": 2 * self.case.y.zero_point + 1,
+            "shift": shift,
+        }
+        return Emission(
+            calls=(Call(leaf.name, ("&layer", self.case.source(), SCRATCH, self.case.target())),),
+            struct=(f"{KERNEL}_t", fields),
+            weights=(weights,),
+            macs=linear.weights.size,
+            scratch_bytes=2 * depth,
+            assembly=(leaf,),
+        )
+
+
+def plan(case: Case) -> Plan | None:
+    """None where another kernel must run."""
+    data = case.inputs[1].data
+    if data is None or data.shape[0] % 4 or data.shape[1] % STEP_INPUTS or case.x.elements != data.shape[1]:
+        return None
+    linear = linear_range(case, data.astype(np.int8))
+    if linear is None:
+        return None
+    proofs: dict[int, Proved] = {}
+    if case.y.zero_point == -128:
+        proofs = possible_shifts(linear.multipliers, linear.shifts, linear.lowest, linear.highest)
+    if linear.shifts.max() > LARGEST_TWICE_SHIFT and not proofs:
+        return None
+    return Plan(case, linear, proofs)
+
+
+def kernel(shift: int) -> Kernel:
+    f = Function(f"k_dsp_dense_s{shift}")
+    _begin(f)
+    f.label(1)
+    f.add("ldmia lr!, {r8-r11}", f"ldr r12, [sp, #{_X}]", f"ldr pc, [sp, #{_ENTRY}]", ".p2align 2")
+    f.label(2)
+    for _ in range(UNROLLED_INPUTS // STEP_INPUTS):
+        _step(f)
+    f.add(f"ldr r0, [sp, #{_X_END}]", "cmp r12, r0", "bne.w 2b")
+    f.add("sub r9, r9, r8", "sub r11, r11, r10")
+    if shift:
+        _proved(f, shift)
+    else:
+        _twice(f)
+    f.add(f"ldr r0, [sp, #{_Y_END}]", f"str r6, [sp, #{_Y}]", "cmp r6, r0", "bne.w 1b")
+    f.add(f"add sp, #{_FRAME}", "pop {r4-r11, pc}")
+    return Kernel(f.name, KERNEL, f.text)
+
+
+def _begin(f: Function) -> None:
+    """Widens x into scratch, and lays out the stack slots."""
+    f.add("push {r4-r11, lr}", f"sub sp, #{_FRAME}", "ldmia r0, {r4-r8}", "mov lr, r4")
+    f.add("add r9, r2, r5, lsl #1", f"strd r2, r9, [sp, #{_X}]", "adr.w r10, 2f", "add r10, r10, r7")
+    f.add("orr r10, r10, #1", f"strd r10, r8, [sp, #{_ENTRY}]", "add r6, r6, r3", f"strd r3, r6, [sp, #{_Y}]")
+    f.label(3)
+    f.add("ldr r4, [r1], #4", "ldr r6, [r1], #4", "sxtb16 r3, r4", "sxtb16 r4, r4, ror #8")
+    f.add("sxtb16 r5, r6", "sxtb16 r6, r6, ror #8", "stmia r2!, {r3-r6}", "cmp r2, r9", "bne 3b")
+
+
+def _step(f: Function) -> None:
+    """Eight inputs: 32 multiply-accumulates in 27 instructions of four bytes each."""
+    f.add("ldmia.w r12!, {r0, r1, r2, r3}")
+    for x in ((0, 1), (2, 3)):
+        f.add("ldmia.w lr!, {r4, r5, r6, r7}")
+        for i in range(2):
+            value, ab, cd = f"r{x[i]}", f"r{4 + 2 * i}", f"r{5 + 2 * i}"
+            f.add(f"smlad r9, {value}, {ab}, r9", f"smlad r11, {value}, {cd}, r11")
+            f.add(f"sxtb16 {ab}, {ab}", f"sxtb16 {cd}, {cd}")
+            f.add(f"smlad r8, {value}, {ab}, r8", f"smlad r10, {value}, {cd}, r10")
+
+
+def _proved(f: Function, shift: int) -> None:
+    f.add("ldmia lr!, {r0-r5, r7, r12}", f"ldr r6, [sp, #{_Y}]", "lsl r8, r8, #8", "lsl r10, r10, #8")
+    for total, m, c in (("r8", 0, 4), ("r9", 1, 5), ("r10", 2, 7), ("r11", 3, 12)):
+        f.add(f"smmla {total}, {total}, r{m}, r{c}", f"ssat {total}, #8, {total}, asr #{shift}")
+        f.add(f"strb {total}, [r6], #1")
+
+
+def _twice(f: Function) -> None:
+    f.add("ldmia lr!, {r0-r4}", f"ldrd r5, r6, [sp, #{_ZERO}]")
+    for i, total in enumerate(("r8", "r9", "r10", "r11")):
+        f.add(*["lsr r4, r4, #8"] * (i > 0))
+        f.add(f"asr {total}, {total}, #7" if i % 2 else f"lsl {total}, {total}, #1")
+        f.add("lsl r7, r5, r4", f"add r7, r7, {total}, asr #31", f"smmlar {total}, {total}, r{i}, r7")
+        f.add(f"asr {total}, {total}, r4", f"ssat {total}, #8, {total}, asr #1", f"strb {total}, [r6], #1")
+
+
+def _packed(linear: Linear, proved: Proved | None) -> npt.NDArray[np.int32]:
+    """The words of k_dsp_dense_s8_t.weights."""
+    bias = linear.bias.reshape(-1, 2)
+    begin = np.stack([bias[:, 0], bias[:, 0] + 256 * bias[:, 1]], axis=1).reshape(-1, 4)
+    words = pairs.ordered(linear.weights).astype(np.int64)
+    both = np.stack([words[0::2], words[1::2]], axis=-1).reshape(len(begin), -1)
+    if proved:
+        rounding = [proved.multipliers.reshape(-1, 4), proved.constants.reshape(-1, 4)]
+    else:
+        less = (linear.shifts - 1).reshape(-1, 4)
+        packed = (less << np.array([0, 8, 16, 24])).sum(axis=1, keepdims=True)
+        rounding = [linear.multipliers.reshape(-1, 4), packed]
+    rows = np.concatenate([begin, both, *rounding], axis=1)
+    return (rows & 0xFFFFFFFF).astype(np.uint32).view(np.int32).ravel()

@@ -1,0 +1,109 @@
+"""The DSP family as a whole: which layers it runs, how their tensors lie, which leaves they share.
+
+A tensor between two of its kernels may be in planes of four channels, [C / 4][H * W][4], instead of
+NHWC: depthwise kernels need it on both sides, 1x1 convolutions read and write either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from edgekd.mcu.codegen_case import Case, Emission
+from edgekd.mcu.dsp import conv, dense, depthwise, pairs
+from edgekd.qgraph.ir import QGraph
+
+DSP_CORES = ("cortex-m4",)
+
+Plan = conv.Plan | dense.Plan | depthwise.Plan
+
+
+def family_of(cpu: str) -> str:
+    """The kernel family of a core."""
+    return "dsp" if cpu in DSP_CORES else "portable"
+
+
+def dsp_emissions(graph: QGraph) -> dict[int, Emission]:
+    """Op index -> its emission, for each op that the family can run; the portable kernels run the rest."""
+    plans = {index: found for index in range(len(graph.ops)) if (found := _plan(Case(graph, index)))}
+    planes = _layouts(graph, plans)
+    convs = {index: found for index, found in plans.items() if isinstance(found, conv.Plan)}
+    shifts = choose_shifts({index: found.proofs for index, found in convs.items()})
+    unrolled = min(
+        pairs.UNROLLED_INPUTS,
+        key=lambda n: sum(found.instructions(n, shifts[index] > 0) for index, found in convs.items()),
+    )
+    folds = {index: found.folds for index, found in plans.items() if isinstance(found, depthwise.Plan)}
+    matrices = {index: found.proofs for index, found in plans.items() if isinstance(found, dense.Plan)}
+    shifts |= choose_shifts(folds) | choose_shifts(matrices)
+    emissions: dict[int, Emission] = {}
+    for index, found in plans.items():
+        if not isinstance(found, conv.Plan):
+            emissions[index] = found.emission(shifts[index])
+        else:
+            op = graph.ops[index]
+            layouts = op.inputs[0] in planes, op.outputs[0] in planes
+            emissions[index] = found.emission(shifts[index], unrolled, *layouts)
+    return emissions
+
+
+def _plan(case: Case) -> Plan | None:
+    planners = {"CONV_2D": conv.plan, "DEPTHWISE_CONV_2D": depthwise.plan, "FULLY_CONNECTED": dense.plan}
+    planner = planners.get(case.op.kind)
+    return planner(case) if planner else None
+
+
+def _layouts(graph: QGraph, plans: dict[int, Plan]) -> set[int]:
+    """The tensors in planes; drops from `plans` each depthwise convolution that cannot have its layout."""
+    while True:
+        planes = {index for index in _inner(graph) if _may_be_planes(graph, index, plans)}
+        failing = [
+            index
+            for index, found in plans.items()
+            if isinstance(found, depthwise.Plan)
+            and not {graph.ops[index].inputs[0], graph.ops[index].outputs[0]} <= planes
+        ]
+        if not failing:
+            return planes
+        for index in failing:
+            del plans[index]
+
+
+def _inner(graph: QGraph) -> Iterable[int]:
+    """The activations that nobody outside sees, of four dimensions and whole planes."""
+    for op in graph.ops:
+        tensor = graph.tensors[op.outputs[0]]
+        if len(tensor.shape) == 4 and tensor.shape[3] % 4 == 0 and op.outputs[0] not in graph.outputs:
+            yield op.outputs[0]
+
+
+def _may_be_planes(graph: QGraph, tensor: int, plans: Mapping[int, Plan]) -> bool:
+    """Whether its writer and all its readers take planes."""
+    for index, op in enumerate(graph.ops):
+        found = plans.get(index)
+        if tensor in op.outputs and not isinstance(found, conv.Plan | depthwise.Plan):
+            return False
+        reads = tensor in op.inputs
+        if reads and not _reads_planes(found):
+            return False
+    return True
+
+
+def _reads_planes(found: Plan | None) -> bool:
+    return isinstance(found, depthwise.Plan) or (isinstance(found, conv.Plan) and found.pointwise)
+
+
+def choose_shifts(options: Mapping[int, Iterable[int]]) -> dict[int, int]:
+    """Possible shifts of each layer -> one shift a layer, with few different ones (each is a function more).
+
+    A layer without a proof gets 0.
+    """
+    waiting = {key: set(shifts) for key, shifts in options.items()}
+    chosen = {key: 0 for key, shifts in waiting.items() if not shifts}
+    waiting = {key: shifts for key, shifts in waiting.items() if shifts}
+    while waiting:
+        every = sorted({shift for shifts in waiting.values() for shift in shifts})
+        counts = {shift: sum(shift in shifts for shifts in waiting.values()) for shift in every}
+        best = max(every, key=lambda shift: (counts[shift], shift))
+        chosen |= {key: best for key, shifts in waiting.items() if best in shifts}
+        waiting = {key: shifts for key, shifts in waiting.items() if best not in shifts}
+    return chosen
