@@ -24,7 +24,7 @@ from benchmarks.soaks.graphs import graphs, histogram
 from benchmarks.soaks.mutations import mutations
 from benchmarks.soaks.places import RESULTS, ROOT
 
-SOAKS: dict[str, tuple[Callable[[int, int], dict[str, Any]], int]] = {
+SOAKS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {
     "agreement": (agreement, 1000),
     "graphs": (graphs, 500),
     "mutations": (mutations, 200_000),
@@ -55,10 +55,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("name", choices=sorted(SOAKS))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int)
+    parser.add_argument("--minutes", type=float, help="mutations only: stop after so long; what ran counts")
     chosen = parser.parse_args(arguments)
     work, count = SOAKS[chosen.name][0], chosen.count or SOAKS[chosen.name][1]
     began = time.monotonic()
-    result = work(chosen.seed, count)
+    if chosen.minutes and chosen.name != "mutations":
+        parser.error("--minutes is for the soak of mutations; leave it out")
+    result = work(chosen.seed, count, **({"minutes": chosen.minutes} if chosen.minutes else {}))
+    count = result.get("counts", {}).get("files", count)
     record = {
         "soak": chosen.name,
         "seed": chosen.seed,

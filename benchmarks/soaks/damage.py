@@ -17,6 +17,7 @@ from edgekd.qgraph.flatbuffer import Reader
 
 Rng = np.random.Generator
 
+FEWEST_BYTES = 64  # what is cut off further is not damaged again
 INTEGERS = (0, 1, 2, 3, 4, 5, 7, 8, 16, 62, 63, 64, 127, 128, 255, 1 << 15, 1 << 16, 1 << 27, (1 << 31) - 1)
 SIGNED = (*INTEGERS, *(-v for v in INTEGERS if v), -(1 << 31), 1 << 30)
 REALS = (1e-45, 1e-38, 1e-18, 1e-9, 1e-4, 0.5, 1.0, 1e4, 1e18, 3.4e38, -1.0, float("inf"), float("nan"))
@@ -54,6 +55,8 @@ def damaged(seed: Seed, rng: Rng) -> bytes:
     """One damaged file: one to three changes; now and then only cut off or extended."""
     data = bytearray(seed.data)
     for _ in range(1 + int(rng.geometric(0.6) - 1) % 3):
+        if len(data) < FEWEST_BYTES:
+            break
         CHANGES[int(rng.choice(len(CHANGES), p=SHARES))](data, seed, rng)
     return bytes(data)
 

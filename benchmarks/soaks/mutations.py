@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,9 @@ def seeds(shared: bool = True) -> list[Seed]:
     return [make_seed(name, data) for name, data in made.items()]
 
 
-def mutations(seed: int, count: int, compiled: int = COMPILED) -> dict[str, Any]:
-    """`count` damaged files; about `compiled` of the accepted ones also as compiled C."""
+def mutations(seed: int, count: int, compiled: int = COMPILED, minutes: float = 0) -> dict[str, Any]:
+    """`count` damaged files (fewer after `minutes`, if given); about `compiled` of them as compiled C too."""
+    end = time.monotonic() + 60 * minutes if minutes else float("inf")
     sound = seeds()
     total, differing, done = Tally(), 0, 0
     each = max(1, count // (20 * compiled))  # about one file in twenty is a new model
@@ -65,7 +67,7 @@ def mutations(seed: int, count: int, compiled: int = COMPILED) -> dict[str, Any]
             done += len(waiting)
             waiting.clear()
 
-        for tally in _read_all(sound, seed, count, each):
+        for tally in _read_all(sound, seed, count, each, end):
             _add(total, tally)
             waiting += tally.picked
             files = total.counts["files"]
@@ -93,7 +95,7 @@ def _result(total: Tally, sound: list[Seed], compiled: int, differing: int) -> d
     }
 
 
-def _read_all(sound: list[Seed], seed: int, count: int, each: int) -> Any:
+def _read_all(sound: list[Seed], seed: int, count: int, each: int, end: float) -> Any:
     """Tallies of all files; a reader that dies is a finding, and a new one goes on behind that file."""
     context = multiprocessing.get_context("spawn")
     position = context.Value("q", 0)
@@ -111,6 +113,10 @@ def _read_all(sound: list[Seed], seed: int, count: int, each: int) -> Any:
                     child.join()
                     return
                 yield tally
+                if time.monotonic() > end:
+                    child.kill()
+                    child.join()
+                    return
             what = f"the reader said nothing for {SILENCE_S:g} s"
         except EOFError:
             child.join()

@@ -13,13 +13,14 @@ from edgekd.qgraph.ir import Op, QGraph
 from edgekd.qgraph.tflite_writer import write_tflite
 
 Array = npt.NDArray[Any]
+ARENA_BYTES = 4 << 20  # its own guess, 10 x the file, is too little for a small file with large images
 
 
 def run_tflite_micro(graph: QGraph, inputs: list[Array]) -> list[Array]:
     """The outputs [N, ...] of TFLite Micro's reference kernels on the written file."""
     from tflite_micro import runtime
 
-    interpreter = runtime.Interpreter.from_bytes(write_tflite(graph))
+    interpreter = runtime.Interpreter.from_bytes(write_tflite(graph), arena_size=ARENA_BYTES)
     rows: list[list[Array]] = []
     for sample in range(len(inputs[0])):
         for index, values in enumerate(inputs):
