@@ -50,7 +50,8 @@ def test_a_run_killed_in_each_stage_is_continued_by_the_next(whole: Path, tmp_pa
         process.send_signal(signal.SIGKILL)
         process.wait()
         found = artifacts(project)
-        assert set(found) <= set(STAGES[: STAGES.index(stage) + 1])
+        models = {name for name in found if not name.startswith("evaluate-")}  # those are quick, and between
+        assert models <= set(STAGES[: STAGES.index(stage) + 1])
         assert all((path / "manifest.json").is_file() for paths in found.values() for path in paths)
     assert record(project, *QUICK[1:])["bit_exact"] is True
     assert digests(project) == digests(whole)
