@@ -1,0 +1,171 @@
+"""The plots of docs/methods: `python docs/plots/methods.py` writes them; a test holds them to this file.
+
+Curves are computed here; measurements are read from benchmarks/results, where the run that made them put
+them. No plotting library is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import NormalDist
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from svg import COLOURS, Chart
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE.parent.parent / "benchmarks" / "results"
+
+TEACHER = (1.0, 0.5, 0.0, 2.0, 9.0, -1.0, 0.5, 3.0, 2.5, 6.0)  # logits of a "4" that looks like a "9"
+
+
+def softmax(logits: tuple[float, ...], temperature: float) -> list[float]:
+    powers = [math.exp(x / temperature) for x in logits]
+    return [x / sum(powers) for x in powers]
+
+
+def temperature() -> Chart:
+    """What a teacher says of one digit at three temperatures."""
+    chart = Chart("What the teacher says of a 4, by temperature", (-0.5, 9.5), (0, 1), "class", "probability")
+    chart.ticks_x([float(c) for c in range(10)])
+    chart.ticks_y([0, 0.25, 0.5, 0.75, 1])
+    for t in (1.0, 4.0, 16.0):
+        points = list(enumerate(softmax(TEACHER, t)))
+        chart.line(points, f"T = {t:g}")
+        for x, y in points:
+            chart.dot(x, y, chart.legend[-1][1])
+    return chart
+
+
+def gradient() -> Chart:
+    """The largest gradient of the soft loss against T, with and without the factor T^2."""
+    student, temperatures = tuple(0.3 * v for v in TEACHER), [2 ** (i / 8) for i in range(49)]
+
+    def size(t: float, factor: float) -> float:
+        pairs = zip(softmax(student, t), softmax(TEACHER, t), strict=True)
+        return max(abs(q - p) for q, p in pairs) / t * factor
+
+    chart = Chart(
+        "The soft gradient keeps its size only with T²",
+        (1, 64),
+        (0, 1),
+        "temperature T",
+        "largest |∂L/∂z|",
+        True,
+    )
+    chart.ticks_x([1, 2, 4, 8, 16, 32, 64])
+    chart.ticks_y([0, 0.25, 0.5, 0.75, 1])
+    chart.line([(t, size(t, t * t)) for t in temperatures], "T² · KL")
+    chart.line([(t, size(t, 1)) for t in temperatures], "KL")
+    spread = [0.7 * (v - sum(TEACHER) / 10) / 10 for v in TEACHER]
+    limit = max(map(abs, spread))
+    chart.line([(1, limit), (64, limit)], "|z − v| / C", "#888", dashed=True)
+    return chart
+
+
+def ablation() -> Chart:
+    """Every seed of every loss on digits, with the mean and one standard deviation."""
+    report = json.loads((RESULTS / "ablation-digits.json").read_text("utf-8"))
+    rows = report["rows"]
+    title = f"digits: accuracy on {report['split']} by loss, {report['seeds']} seeds, mean ± deviation"
+    chart = Chart(title, (-0.5, len(rows) - 0.5), (0.965, 1.0), "loss", "accuracy")
+    chart.ticks_x(
+        [(float(i), "labels only" if row["loss"] == "hard" else row["loss"]) for i, row in enumerate(rows)]
+    )
+    chart.ticks_y([0.965, 0.97, 0.975, 0.98, 0.985, 0.99, 0.995, 1.0])
+    for i, row in enumerate(rows):
+        colour = COLOURS[1] if row["loss"] == report["baseline"] else COLOURS[0]
+        low, high = row["mean"] - row["spread"], row["mean"] + row["spread"]
+        chart.line([(i, low), (i, min(1.0, high))], colour=colour)
+        chart.line([(i - 0.15, row["mean"]), (i + 0.15, row["mean"])], colour=colour)
+        for k, value in enumerate(row["values"]):
+            chart.dot(i + 0.28 + 0.04 * (k - 2), value, colour, 3, 0.6)
+    return chart
+
+
+def staircase() -> Chart:
+    """A real number, the integer that holds it, and the straight-through gradient, at 3 bits."""
+    scale, low, high = 0.5, -4, 3
+    chart = Chart("Three bits, s = 0.5: the value held, and its gradient", (-3, 3), (-2.5, 2), "r", "value")
+    chart.ticks_x([-3, -2, -1, 0, 1, 2, 3])
+    chart.ticks_y([-2, -1, 0, 1, 2])
+    points = [(-3 + i / 100, 0.0) for i in range(601)]
+    held = [(r, scale * min(high, max(low, math.floor(r / scale + 0.5)))) for r, _ in points]
+    chart.line([(-2.5, -2.5), (2, 2)], "r itself", "#888", dashed=True)
+    chart.line(held, "s · q(r)")
+    inside = [(r, 1.0 if scale * low <= r <= scale * high else 0.0) for r, _ in points]
+    chart.line(inside, "straight-through ∂/∂r")
+    return chart
+
+
+def clipping() -> Chart:
+    """Mean squared error of a normal variable against the clip, at 4 and 8 bits: round or clip, not both."""
+    values = [NormalDist().inv_cdf((i + 0.5) / 4000) for i in range(4000)]
+
+    def error_db(clip: float, levels: int) -> float:
+        step = clip / levels
+        total = sum((v - step * min(levels, max(-levels, math.floor(v / step + 0.5)))) ** 2 for v in values)
+        return 10 * math.log10(total / len(values))
+
+    chart = Chart(
+        "Clip or round: error of a normal variable by its clip",
+        (1, 10),
+        (-50, 0),
+        "clip, in deviations",
+        "error, dB",
+    )
+    chart.ticks_x([1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+    chart.ticks_y([-50, -40, -30, -20, -10, 0])
+    for bits in (8, 4, 3, 2):
+        levels = 2 ** (bits - 1) - 1
+        chart.line([(c / 10, error_db(c / 10, levels)) for c in range(10, 101, 2)], f"{bits} bits")
+    return chart
+
+
+def gate() -> Chart:
+    """How wide the paired interval is against the number of samples, for three shares of disagreement."""
+    sys.path.insert(0, str(HERE.parent.parent))
+    from edgekd.evaluate.intervals import paired_drop
+
+    sizes = [100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 5000, 7000, 10_000, 20_000, 50_000]
+    chart = Chart(
+        "What a test set can tell: half width of a drop's interval",
+        (100, 50_000),
+        (0, 8),
+        "samples",
+        "points",
+        True,
+    )
+    chart.ticks_x([100, 360, 1000, (10_000, "10,000"), (50_000, "50,000")])
+    chart.ticks_y([0, 1, 2, 3, 4, 5, 6, 7, 8])
+    for share in (0.10, 0.04, 0.01):
+        rows = []
+        for n in sizes:
+            one_way = round(n * share / 2)
+            drop = paired_drop(one_way, one_way, n)
+            rows.append((n, 50 * (drop.high - drop.low)))
+        chart.line(rows, f"{100 * share:g} % of answers differ")
+    return chart
+
+
+PLOTS: dict[str, Callable[[], Chart]] = {
+    "temperature": temperature,
+    "gradient": gradient,
+    "ablation-digits": ablation,
+    "staircase": staircase,
+    "clipping": clipping,
+    "gate": gate,
+}
+
+
+def main() -> None:
+    for name, draw in PLOTS.items():
+        (HERE / f"{name}.svg").write_text(draw().svg(), "utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main()
