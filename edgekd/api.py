@@ -20,7 +20,7 @@ from edgekd.pipeline import graph
 from edgekd.pipeline.request import ModelFile, Request
 from edgekd.pipeline.stages import STAGES, stage_of
 from edgekd.progress import Progress, silent
-from edgekd.recipe import Recipe, load_recipe
+from edgekd.recipe import Recipe, load_recipe, located
 from edgekd.resources import resource_dir
 from edgekd.store import Artifact, Store, sha256_file
 from edgekd.target import Target, load_target
@@ -45,14 +45,17 @@ def request(
     key: str = "",
     ssh_config: str = "",
     again: bool = False,
+    source: str = "",
+    log: str = "",
     progress: Progress = silent,
     start: Path | None = None,
 ) -> Request:
     """Check every option and return the request that all other functions take.
 
     model: a .tflite or .onnx file that replaces the recipe; data: an .npz file with x and y that
-    replaces its samples; shared: a team's cache (any fsspec URL); start: where the search for the
-    project begins (default: here).
+    replaces its samples; source: where the recipe's samples lie, in place of its data.path; log: a .csv
+    that trainings append a line an epoch to; shared: a team's cache (any fsspec URL); start: where the
+    search for the project begins (default: here).
     Raises ConfigError or ArtifactError.
     """
     project = project_root(start or Path.cwd())
@@ -64,7 +67,7 @@ def request(
         raise ConfigError(f"engine {engine!r} does not exist{suggest(engine, ENGINES)}")
     return Request(
         store=Store(Path(store) if store else project / ".edgekd", _shared(shared) if shared else None),
-        recipe=None if model else load_recipe(recipe or DEFAULT_RECIPE, _places(project, "recipes")),
+        recipe=None if model else _recipe(recipe or DEFAULT_RECIPE, project, source),
         target=load_target(target, _places(project, "targets")) if target else None,
         model=_model_file(Path(model)) if model else None,
         data=_data_file(Path(data)) if data else None,
@@ -72,6 +75,7 @@ def request(
         compiler=compiler or "clang",
         engine=engine or None,
         again=again,
+        log=Path(log) if log else None,
         key_file=Path(key).expanduser() if key else None,
         ssh_config=Path(ssh_config).expanduser() if ssh_config else None,
         progress=progress,
@@ -183,6 +187,10 @@ def find_artifact(store: Store, name: str) -> Artifact:
     raise ArtifactError(
         f"{what} in {store.root} is called {name!r}; `invoke graph` lists keys, or give a file's path"
     )
+
+
+def _recipe(name: str, project: Path, source: str) -> Recipe:
+    return located(load_recipe(name, _places(project, "recipes")), project, source)
 
 
 def _shared(url: str) -> Any:

@@ -7,38 +7,68 @@ recipe's seed and its thread count, and nothing else decides its result.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.declaration import load, setting, suggest
+from edgekd.declaration import check_name, find_named, load, setting
 from edgekd.errors import ConfigError
+
+OPTIMIZERS = ("adamw", "sgd")
+INCLUDED = ("digits",)  # data sets that come with a package: no path
 
 
 @dataclass(frozen=True)
 class DataParams:
-    """The data set, and how many samples leave the training split; it fixes its test split itself."""
+    """The data set, and how many samples leave the training split.
 
-    name: str = setting("digits", choices=("digits",))
-    calibration_samples: int = setting(128, unit="samples", minimum=10, maximum=400)
-    validation_samples: int = setting(120, unit="samples", minimum=10, maximum=400)
+    path: of a folder, relative to the project; `--source` replaces it. A data set fixes its test split
+    itself; where it does not, `test_samples` are drawn. size_px, channels: what images are brought to (0: as
+    they are). max_unreadable_share: of images that may be left out.
+    """
+
+    name: str = setting("digits", choices=("digits", "image-folder"))
+    path: str = setting("")
+    calibration_samples: int = setting(128, unit="samples", minimum=10, maximum=100_000)
+    validation_samples: int = setting(120, unit="samples", minimum=10, maximum=1_000_000)
+    test_samples: int = setting(0, unit="samples", minimum=0, maximum=1_000_000)
+    size_px: int = setting(0, unit="pixels", minimum=0, maximum=4096)
+    channels: str = setting("rgb", choices=("rgb", "grey"))
+    max_unreadable_share: float = setting(0.01, minimum=0, maximum=0.5)
 
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """Random shifts and rotations, each uniform within plus or minus its bound, bilinear, border zero."""
+    """Random changes of a sample, each uniform within plus or minus its bound.
+
+    shift-rotate reads shift_px and rotation_deg: bilinear, border zero. crop-flip reads pad_px (a shift by
+    whole pixels, border mid-grey) and flip (mirrored or not). none: the plain sample.
+    """
 
     shift_px: float = setting(1.0, unit="pixels", minimum=0, maximum=16)
     rotation_deg: float = setting(12.0, unit="degrees", minimum=0, maximum=180)
+    kind: str = setting("shift-rotate", choices=("shift-rotate", "crop-flip", "none"))
+    pad_px: int = setting(4, unit="pixels", minimum=0, maximum=64)
+    flip: bool = setting(True)
 
 
 @dataclass(frozen=True)
 class TeacherParams:
-    """The teacher's network and its training."""
+    """The teacher's network and its training.
 
-    model: str = setting("convnet", choices=("convnet",))
+    checkpoint: weights to start from, a file relative to the project (epochs = 0: taken as they are).
+    width: read by convnet only. optimizer: sgd has Nesterov momentum 0.9.
+    """
+
+    model: str = setting("convnet", choices=("convnet", "resnet20", "resnet56"))
+    checkpoint: str = setting("")
     width: int = setting(32, unit="channels", minimum=4, maximum=512)
-    epochs: int = setting(30, minimum=1, maximum=10_000)
+    optimizer: str = setting("adamw", choices=OPTIMIZERS)
+    ema: float = setting(
+        0.0, minimum=0, maximum=0.99999
+    )  # share of the old average kept at each step; 0: off
+    epochs: int = setting(30, minimum=0, maximum=10_000)
     batch_samples: int = setting(64, unit="samples", minimum=2, maximum=65_536)
     learning_rate: float = setting(0.004, minimum=1e-8, maximum=10)
     weight_decay: float = setting(0.01, minimum=0, maximum=1)
@@ -47,9 +77,13 @@ class TeacherParams:
 
 @dataclass(frozen=True)
 class KnowledgeParams:
-    """The stored predictions: `views` augmented copies of each training sample (view 0 is the plain one)."""
+    """The stored predictions: `views` augmented copies of each training sample (view 0 is the plain one).
+
+    top_classes: how many are kept a sample where there are more than 100 classes.
+    """
 
     views: int = setting(16, minimum=1, maximum=4096)
+    top_classes: int = setting(20, unit="classes", minimum=1, maximum=65_535)
     augment: AugmentParams = setting(AugmentParams())
 
 
@@ -57,11 +91,11 @@ class KnowledgeParams:
 class StudentParams:
     """The student's network and the hard limits that it must keep.
 
-    channels: output channels of the stem and of each depthwise-separable block, in order.
-    strides: one a channel entry.
+    channels: output channels of the stem and of each block (ds-cnn: depthwise-separable; resnet: two
+    convolutions and a shortcut), in order. strides: one a channel entry.
     """
 
-    model: str = setting("ds-cnn", choices=("ds-cnn",))
+    model: str = setting("ds-cnn", choices=("ds-cnn", "resnet"))
     channels: tuple[int, ...] = setting((16, 32, 28), unit="channels", minimum=1, maximum=1024)
     strides: tuple[int, ...] = setting((1, 2, 1), unit="pixels", minimum=1, maximum=4)
     max_weight_bytes: int = setting(4096, unit="bytes", minimum=1)  # int8 weights and int32 biases
@@ -103,6 +137,10 @@ class DistillParams:
     loss: str | tuple[LossTerm, ...] = setting("kd", choices=LOSSES)
     temperature: float = setting(4.0, minimum=0.1, maximum=100)
     hard_share: float = setting(0.1, minimum=0, maximum=1)
+    optimizer: str = setting("adamw", choices=OPTIMIZERS)
+    ema: float = setting(
+        0.0, minimum=0, maximum=0.99999
+    )  # share of the old average kept at each step; 0: off
     epochs: int = setting(200, minimum=1, maximum=10_000)
     batch_samples: int = setting(64, unit="samples", minimum=2, maximum=65_536)
     learning_rate: float = setting(0.02, minimum=1e-8, maximum=10)
@@ -157,12 +195,18 @@ class GateParams:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One model, from data to integers. `seed` feeds every random source; `threads` is part of the result."""
+    """One model, from data to integers.
+
+    seed feeds every random source. threads, device and precision are part of the result ("bf16": bfloat16
+    autocast where the processor has it, else float32).
+    """
 
     name: str = setting()
     description: str = setting()
     seed: int = setting(0, minimum=0, maximum=2**32 - 1)
     threads: int = setting(1, unit="threads", minimum=1, maximum=256)
+    device: str = setting("cpu", choices=("cpu", "gpu"))
+    precision: str = setting("fp32", choices=("fp32", "bf16"))
     data: DataParams = setting(DataParams())
     teacher: TeacherParams = setting(TeacherParams())
     knowledge: KnowledgeParams = setting(KnowledgeParams())
@@ -179,25 +223,33 @@ def load_recipe(name: str, directories: Sequence[Path]) -> Recipe:
 
     Raises ConfigError for an unknown name (with the nearest), key, type or range.
     """
-    found = list_recipes(directories)
-    if name not in found:
-        raise ConfigError(f"recipe {name!r} does not exist{suggest(name, found)}")
-    recipe = load(found[name], Recipe)
-    if recipe.name != name:
-        raise ConfigError(
-            f"{found[name]}: name is {recipe.name!r}; it must be {name!r}, as the file is called"
-        )
-    _check_together(recipe, found[name])
+    path = find_named("recipe", name, directories)
+    recipe = load(path, Recipe)
+    check_name(path, recipe.name)
+    _check_together(recipe, path)
     return recipe
 
 
-def list_recipes(directories: Sequence[Path]) -> dict[str, Path]:
-    """Every recipe's name and file; an earlier directory wins."""
-    found: dict[str, Path] = {}
-    for directory in directories:
-        for path in sorted(directory.glob("*.toml")):
-            found.setdefault(path.stem, path)
-    return found
+def located(recipe: Recipe, project: Path, source: str = "") -> Recipe:
+    """The recipe with its files' paths made absolute: those in it are relative to the project.
+
+    source: replaces data.path, relative to the caller's directory. Raises ConfigError where it has no use.
+    """
+    data, teacher = recipe.data, recipe.teacher
+    if source and data.name in INCLUDED:
+        raise ConfigError(
+            f"recipe {recipe.name} brings its own samples; --source is for recipes with data.path"
+        )
+    path = str((project / data.path).resolve()) if data.path else ""
+    path = str(Path(source).absolute()) if source else path
+    if not path and data.name not in INCLUDED:
+        raise ConfigError(f"recipe {recipe.name} names no data.path; set it, or give --source")
+    checkpoint = str((project / teacher.checkpoint).resolve()) if teacher.checkpoint else ""
+    return dataclasses.replace(
+        recipe,
+        data=dataclasses.replace(data, path=path),
+        teacher=dataclasses.replace(teacher, checkpoint=checkpoint),
+    )
 
 
 def _check_together(recipe: Recipe, path: Path) -> None:

@@ -206,6 +206,10 @@ class Store:
             raise disk_error(error, self.root) from error
         return path
 
+    def discard_work(self, name: str) -> None:
+        """Remove what `work(name)` holds, if anything."""
+        shutil.rmtree(self.root / "work" / name, ignore_errors=True)
+
     def _place(self, stage: str, key: str) -> Path:
         return self.root / "artifacts" / stage / key
 

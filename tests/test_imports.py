@@ -48,6 +48,7 @@ ALLOWED = {
 
 # Library -> where it may be imported: path prefixes below edgekd/.
 PLACES = {
+    "PIL": ("data/",),
     "ai_edge_litert": ("qgraph/",),
     "capstone": ("mcu/",),
     "cryptography": ("fleet/",),
@@ -75,7 +76,7 @@ ANYWHERE_BUT = {"numpy": ("cli.py", "doctor.py", "errors.py", "store.py")}
 
 # Programs that run alone, on a device or as a child under another licence: nothing of ours.
 STANDALONE = ("device/agent.py", "mcu/unicorn_child.py")
-HEAVY = {"capstone", "elftools", "onnx", "onnxruntime", "paramiko", "sklearn", "torch", "unicorn"}
+HEAVY = {"PIL", "capstone", "elftools", "onnx", "onnxruntime", "paramiko", "sklearn", "torch", "unicorn"}
 
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 

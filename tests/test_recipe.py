@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edgekd.declaration import list_named
 from edgekd.errors import ConfigError
-from edgekd.recipe import LossTerm, Recipe, list_recipes, load_recipe
+from edgekd.recipe import LossTerm, Recipe, load_recipe
 
 SHIPPED = Path(__file__).parent.parent / "recipes"
 MINIMAL = 'name = "mine"\ndescription = "a test"\n'
@@ -18,7 +19,7 @@ def write(directory: Path, text: str, name: str = "mine") -> Path:
     return directory
 
 
-@pytest.mark.parametrize("name", sorted(list_recipes([SHIPPED])))
+@pytest.mark.parametrize("name", sorted(list_named([SHIPPED])))
 def test_a_shipped_recipe_loads(name: str) -> None:
     recipe = load_recipe(name, [SHIPPED])
     assert recipe.name == name and recipe.description
@@ -40,7 +41,7 @@ def test_an_earlier_directory_wins(tmp_path: Path) -> None:
         ("[techer]\nwidth = 3\n", "unknown key techer; did you mean teacher?"),
         ("[teacher]\nepoch = 3\n", "unknown key teacher.epoch; did you mean epochs?"),
         ('[teacher]\nepochs = "many"\n', "teacher.epochs must be int, not str"),
-        ("[teacher]\nepochs = 0\n", "teacher.epochs is 0; it must be from 1"),
+        ("[distill]\nepochs = 0\n", "distill.epochs is 0; it must be from 1"),
         ("[student]\nchannels = [16, 32.5]\n", "student.channels[1] must be int"),
         ("[student]\nchannels = [16, 32]\n", "student.channels has 2 entries and student.strides 3"),
         ('[compress]\nmethods = ["lowrnk"]\n', "did you mean lowrank?"),

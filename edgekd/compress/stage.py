@@ -15,8 +15,8 @@ from edgekd.learn.knowledge import FILE, read_knowledge
 from edgekd.learn.losses import student_loss
 from edgekd.learn.structure import check_limits
 from edgekd.learn.student import StudentNet, load_student, save_student
-from edgekd.learn.torch_tools import deterministic
-from edgekd.progress import Progress, silent
+from edgekd.learn.torch_tools import deterministic, machine_of
+from edgekd.learn.training import Watch
 from edgekd.recipe import CompressParams, Recipe
 
 # A method takes a folded student and gives a smaller one, untuned.
@@ -30,7 +30,7 @@ def compress_student(
     recipe: Recipe,
     out: Path,
     *,
-    progress: Progress = silent,
+    watch: Watch = Watch(),  # noqa: B008  (frozen)
 ) -> dict[str, Any]:
     """Stage: apply [compress].methods to the student and write the result, a student again, into `out`.
 
@@ -43,7 +43,7 @@ def compress_student(
         raise VerifyError(
             f"{student_dir} was distilled from other knowledge than {knowledge_dir}; distill it again"
         )
-    net, params = student.net, recipe.compress
+    net, params, machine = student.net, recipe.compress, machine_of(recipe)
     tuning = dataclasses.replace(recipe.distill, epochs=params.epochs, learning_rate=params.learning_rate)
     with deterministic(recipe.threads):
         if params.methods:
@@ -53,7 +53,7 @@ def compress_student(
             if params.epochs:
                 samples, purpose = len(knowledge.ids), f"compress-{method}"
                 loss = student_loss(tuning)
-                fit(net, taught.batches, loss, tuning, samples, recipe.seed, progress, purpose)
+                fit(net, taught.batches, loss, tuning, samples, recipe.seed, watch, purpose, machine)
         check_limits(net.structure, recipe.student)
         metrics = student_metrics(net, data)
     save_student(net, data.classes, data.sha256, knowledge.sha256, out)

@@ -1,59 +1,108 @@
 """Augmented views as a pure function of (seed, purpose, view, sample id): the same pixels everywhere.
 
-Shift and rotation, bilinear, zeros beyond the border, vectorised over the samples. All geometry is
-in integers (1/65536 pixel, 1/256 for the interpolation weights), so that a view that the teacher
-saw on one machine is replayed bit for bit on another; the float work is four products and a sum in
-a fixed order. Known to knowledge files as `NAME`; a change of the pixels needs a new name.
+`shift-rotate-1`: shift and rotation, bilinear, zeros beyond the border. All geometry is in integers
+(1/65536 pixel, 1/256 for the interpolation weights), so that a view that the teacher saw on one
+machine is replayed bit for bit on another; the float work is four products and a sum in a fixed order.
+`crop-flip-1`: whole-pixel shifts and a mirror, on bytes or floats, no arithmetic at all.
+Both are vectorised over the samples, and any subset of samples gives the same pixels as all of them.
+Known to knowledge files by those names (`NAMES`); a change of the pixels needs a new name.
 """
 
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.data.pixels import as_floats, border
 from edgekd.data.randomness import words
 from edgekd.recipe import AugmentParams
 
+Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-NAME = "shift-rotate-1"
+# The augmentation's kind in a recipe -> its name and version in a knowledge file.
+NAMES = {"shift-rotate": "shift-rotate-1", "crop-flip": "crop-flip-1", "none": "none-1"}
 
 _ONE = 65_536  # a pixel, in the geometry's integers
-_WORDS = 4  # raw words a sample: shift y, shift x, angle, one spare
+_WORDS = 4  # raw words a sample: down, right, angle or mirror, one spare
+_CHECKED_SAMPLES = 64
 
 
-def augmented(x: Floats, ids: Ints, params: AugmentParams, *, seed: int, purpose: str, view: int) -> Floats:
-    """View `view` of the samples `ids`, whose plain pixels are `x` float32 [N, C, H, W]; same shape."""
-    raw = words(seed, purpose, view, count=_WORDS * (int(ids.max()) + 1)).reshape(-1, _WORDS)[ids]
-    unit = (raw >> np.uint64(32)).astype(np.int64)  # 0 .. 2^32-1
+def augmented(
+    x: Array,
+    ids: Ints,
+    params: AugmentParams,
+    *,
+    seed: int,
+    purpose: str,
+    view: int,
+    population: int | None = None,
+) -> Floats:
+    """View `view` of the samples `ids`, stored as `x` [N, C, H, W] (uint8 or float32): float32 [N, C, H, W].
+
+    population: one more than the largest id there is; spares drawing the words anew for each batch.
+    """
+    if params.kind == "none" or len(ids) == 0:
+        return as_floats(x)
+    unit = _units(seed, purpose, view, population or int(ids.max()) + 1)[ids]
+    if params.kind == "crop-flip":
+        return as_floats(_crop_flip(x, unit, params))
     shift = round(params.shift_px * _ONE)
     shift_y, shift_x = (_uniform(unit[:, i], shift) for i in (0, 1))
     angle = _uniform(unit[:, 2], round(params.rotation_deg * 1000))
     source_y, source_x = _source(x.shape[2], x.shape[3], shift_y, shift_x, angle)
-    return _bilinear(x, source_y, source_x)
+    return _bilinear(as_floats(x), source_y, source_x)
 
 
-def view_of(x: Floats, ids: Ints, params: AugmentParams, *, seed: int, view: int) -> Floats:
+def view_of(
+    x: Array, ids: Ints, params: AugmentParams, *, seed: int, view: int, population: int | None = None
+) -> Floats:
     """A view for which knowledge is stored: view 0 is the plain sample, the others are augmented."""
     if view == 0:
-        return x
-    return augmented(x, ids, params, seed=seed, purpose="knowledge-view", view=view)
+        return as_floats(x)
+    where = {"seed": seed, "view": view, "population": population}
+    return augmented(x, ids, params, purpose="knowledge-view", **where)  # type: ignore[arg-type]
 
 
-def views_checksum(x: Floats, ids: Ints, params: AugmentParams, *, seed: int, views: int) -> str:
-    """sha256 over the first and last view's pixels of up to 64 samples: proves that a replay is exact."""
+def views_checksum(x: Array, ids: Ints, params: AugmentParams, *, seed: int, views: int) -> str:
+    """sha256 over views 0, 1 and the last of up to 64 samples' pixels: proves that a replay is exact."""
     digest = hashlib.sha256()
+    few = slice(_CHECKED_SAMPLES)
     for view in sorted({0, 1 % views, views - 1}):
-        digest.update(view_of(x[:64], ids[:64], params, seed=seed, view=view).astype("<f4").tobytes())
+        digest.update(view_of(x[few], ids[few], params, seed=seed, view=view).astype("<f4").tobytes())
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=4)
+def _units(seed: int, purpose: str, view: int, population: int) -> Ints:
+    """Uniform integers 0 .. 2^32-1, int64 [population, 4]: sample i's are words 4i .. 4i+3 of the stream."""
+    raw = words(seed, purpose, view, count=_WORDS * population).reshape(-1, _WORDS)
+    return (raw >> np.uint64(32)).astype(np.int64)
 
 
 def _uniform(unit: Ints, bound: int) -> Ints:
     """Integers in -bound .. bound from uniform 32-bit ones."""
     return ((unit * (2 * bound + 1)) >> 32) - bound
+
+
+def _crop_flip(x: Array, unit: Ints, params: AugmentParams) -> Array:
+    """Shift by whole pixels (word 0 down, word 1 right), mirror where word 2 is odd; grey beyond the edge."""
+    pad = params.pad_px
+    height, width = x.shape[2:]
+    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)), constant_values=border(x))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
+    top, left = (pad - _uniform(unit[:, i], pad) for i in (0, 1))
+    moved: Array = windows[np.arange(len(x)), :, top, left]
+    if not params.flip:
+        return moved
+    mirrored = (unit[:, 2] & 1).astype(bool)
+    moved[mirrored] = moved[mirrored][..., ::-1]
+    return moved
 
 
 def _source(height: int, width: int, shift_y: Ints, shift_x: Ints, angle_mdeg: Ints) -> tuple[Ints, Ints]:

@@ -17,25 +17,28 @@ TEST_SEED = 20_240_229
 
 
 def make_splits(
-    y: npt.NDArray[np.int64], *, test: int, calibration: int, validation: int, seed: int
+    y: npt.NDArray[np.int64], *, test: int | Ids, calibration: int, validation: int, seed: int
 ) -> dict[str, Ids]:
     """Sorted, disjoint id arrays named as SPLITS whose union is every id of `y` int64 [N].
 
-    Each split but "train" has exactly the size asked for and each class in proportion, to one
-    sample. Raises ConfigError when fewer than one sample a class would be left to train on.
+    test: how many to draw, or the ids themselves where the data set fixes them. Each drawn split has exactly
+    the size asked for and each class in proportion, to one sample. Raises ConfigError when fewer than one
+    sample a class would be left to train on.
     """
     classes = int(y.max()) + 1
-    if test + calibration + validation > len(y) - classes:
+    tests = test if isinstance(test, int) else len(test)
+    if tests + calibration + validation > len(y) - classes:
         raise ConfigError(
-            f"data: {test} test, {calibration} calibration and {validation} validation samples leave "
+            f"data: {tests} test, {calibration} calibration and {validation} validation samples leave "
             f"fewer than {classes} of {len(y)} to train on; ask for fewer"
         )
     rest = np.arange(len(y), dtype=np.int64)
     splits: dict[str, Ids] = {}
     draws = (("test", test, TEST_SEED), ("calibration", calibration, seed), ("validation", validation, seed))
     for name, count, draw_seed in draws:
-        splits[name] = _stratified(y, rest, count, draw_seed, name)
-        rest = np.setdiff1d(rest, splits[name], assume_unique=True)
+        drawn = _stratified(y, rest, count, draw_seed, name) if isinstance(count, int) else np.sort(count)
+        splits[name] = drawn
+        rest = np.setdiff1d(rest, drawn, assume_unique=True)
     splits["train"] = rest
     return {name: splits[name] for name in SPLITS}
 

@@ -21,7 +21,7 @@ from edgekd.learn.knowledge import FILE, read_knowledge
 from edgekd.learn.losses import student_loss
 from edgekd.learn.structure import MODELS, Structure
 from edgekd.learn.student import fold
-from edgekd.learn.torch_tools import deterministic, predict
+from edgekd.learn.torch_tools import Machine, deterministic, machine_of, predict
 from edgekd.progress import Progress, silent
 from edgekd.recipe import DistillParams, LossTerm, Recipe
 
@@ -43,7 +43,7 @@ def distillation_report(
     data = load_dataset(dataset_dir)
     knowledge = read_knowledge(knowledge_dir / FILE, data)
     structure = MODELS[recipe.student.model](recipe.student, data.x.shape[1:], len(data.classes))
-    taught = lesson(knowledge, data)
+    taught, machine = lesson(knowledge, data), machine_of(recipe)
     names = [BASELINE, *(name for name in recipe.ablation.losses if name != BASELINE)]
     values: dict[str, list[float]] = {name: [] for name in names}
     seeds, done = recipe.ablation.seeds, 0
@@ -51,7 +51,7 @@ def distillation_report(
         for number in range(seeds):
             for name in names:
                 params = variant(recipe.distill, name)
-                values[name].append(_one(structure, taught, params, data, recipe.seed + number))
+                values[name].append(_one(structure, taught, params, data, recipe.seed + number, machine))
                 done += 1
                 progress("ablation", done, seeds * len(names))
     report = summary(values)
@@ -131,8 +131,10 @@ def _points(difference: Mapping[str, float]) -> str:
     return f"{100 * difference['mean']:+.2f} ± {half:.2f} points"
 
 
-def _one(structure: Structure, taught: Lesson, params: DistillParams, data: Dataset, seed: int) -> float:
+def _one(
+    structure: Structure, taught: Lesson, params: DistillParams, data: Dataset, seed: int, machine: Machine
+) -> float:
     net = new_student(structure, seed)
-    fit(net, taught.batches, student_loss(params), params, len(taught.labels), seed)
+    fit(net, taught.batches, student_loss(params), params, len(taught.labels), seed, machine=machine)
     x, y = data.part(SPLIT)
     return accuracy(y, predict(fold(net), x))

@@ -13,33 +13,36 @@ from edgekd.data.randomness import torch_seed
 from edgekd.evaluate.metrics import accuracy
 from edgekd.learn.knowledge import FILE, Knowledge, read_knowledge
 from edgekd.learn.losses import student_loss
+from edgekd.learn.replay import Replay, plain_rows
 from edgekd.learn.structure import MODELS, Structure
 from edgekd.learn.student import StudentNet, fold, save_student
-from edgekd.learn.torch_tools import deterministic, initialise, predict
-from edgekd.learn.training import Batch, Batches, Loss, Schedule, train
-from edgekd.progress import Progress, silent
+from edgekd.learn.torch_tools import PLAIN, Machine, deterministic, initialise, machine_of, predict_rows
+from edgekd.learn.training import Batch, Batches, Loss, Schedule, Watch, train
 from edgekd.recipe import DistillParams, Recipe
 
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What a student is taught with: every stored view replayed once, and the teacher's logits beside it."""
+    """What a student is taught with: the stored views, replayed, and the teacher's logits beside them."""
 
-    views: torch.Tensor  # float32 [views, samples, C, H, W]
-    logits: torch.Tensor  # float32 [views, samples, classes]
+    knowledge: Knowledge
+    replay: Replay
     labels: torch.Tensor  # int64 [samples]
 
     def batches(self, epoch: int, rows: torch.Tensor) -> Batch:
         """Epoch e shows view e mod views: each stored view equally often."""
-        view = epoch % len(self.views)
-        return self.views[view][rows], (self.logits[view][rows], self.labels[rows])
+        view = epoch % self.knowledge.views
+        logits = torch.from_numpy(self.knowledge.read(view, rows.numpy()))
+        return self.replay.rows(view, rows), (logits, self.labels[rows])
 
 
 def lesson(knowledge: Knowledge, data: Dataset) -> Lesson:
-    """Replay the views of `knowledge`."""
-    views = [torch.from_numpy(knowledge.view(data, index)) for index in range(knowledge.views)]
-    logits = torch.from_numpy(knowledge.logits.astype("float32"))
-    return Lesson(torch.stack(views), logits, torch.from_numpy(data.y[knowledge.ids]))
+    """Views of `knowledge`, to be replayed from `data`."""
+    count = len(data.y)
+    replay = Replay(
+        data, knowledge.ids, lambda x, ids, view: knowledge.view(x, ids, view, count), knowledge.views
+    )
+    return Lesson(knowledge, replay, torch.from_numpy(data.y[knowledge.ids]))
 
 
 def fit(
@@ -49,8 +52,9 @@ def fit(
     params: DistillParams,
     samples: int,
     seed: int,
-    progress: Progress = silent,
+    watch: Watch = Watch(),  # noqa: B008  (frozen)
     purpose: str = "distill",
+    machine: Machine = PLAIN,
 ) -> float:
     """Train `net` in place with the recipe's [distill]; returns the last epoch's mean loss."""
     schedule = Schedule(
@@ -61,8 +65,10 @@ def fit(
         weight_decay=params.weight_decay,
         seed=seed,
         purpose=purpose,
+        optimizer=params.optimizer,
+        ema=params.ema,
     )
-    return train(net, batches, loss, schedule, progress)
+    return train(net, batches, loss, schedule, watch, machine)
 
 
 def new_student(structure: Structure, seed: int) -> StudentNet:
@@ -73,7 +79,12 @@ def new_student(structure: Structure, seed: int) -> StudentNet:
 
 
 def distill_student(
-    dataset_dir: Path, knowledge_dir: Path, recipe: Recipe, out: Path, *, progress: Progress = silent
+    dataset_dir: Path,
+    knowledge_dir: Path,
+    recipe: Recipe,
+    out: Path,
+    *,
+    watch: Watch = Watch(),  # noqa: B008
 ) -> dict[str, Any]:
     """Stage: train the recipe's student from the knowledge file and write it, folded, into `out`.
 
@@ -83,12 +94,18 @@ def distill_student(
     data = load_dataset(dataset_dir)
     knowledge = read_knowledge(knowledge_dir / FILE, data)
     structure = MODELS[recipe.student.model](recipe.student, data.x.shape[1:], len(data.classes))
-    taught = lesson(knowledge, data)
+    taught, machine = lesson(knowledge, data), machine_of(recipe)
     with deterministic(recipe.threads):
         net = new_student(structure, recipe.seed)
-        samples = len(knowledge.ids)
         loss = fit(
-            net, taught.batches, student_loss(recipe.distill), recipe.distill, samples, recipe.seed, progress
+            net,
+            taught.batches,
+            student_loss(recipe.distill),
+            recipe.distill,
+            len(knowledge.ids),
+            recipe.seed,
+            watch,
+            machine=machine,
         )
         folded = fold(net)
         metrics = student_metrics(folded, data)
@@ -100,6 +117,8 @@ def student_metrics(net: StudentNet, data: Dataset) -> dict[str, Any]:
     """What every stage that makes a student reports: float accuracy by split, bytes, multiply-accumulates."""
     scores = {}
     for split in ("validation", "test"):
-        x, y = data.part(split)
-        scores[f"accuracy_{split}"] = accuracy(y, predict(net, x))
+        labels = data.y[data.splits[split]]
+        scores[f"accuracy_{split}"] = accuracy(
+            labels, predict_rows(net, len(labels), plain_rows(data, split))
+        )
     return scores | {"weight_bytes": net.structure.weight_bytes, "macs": net.structure.macs}

@@ -1,185 +1,215 @@
-"""Knowledge: a teacher's predictions over the training split, stored in one file that needs no teacher.
+"""Knowledge: a teacher's predictions over the training split, in a directory that needs no teacher.
 
-`knowledge.safetensors` holds float16 logits of every view and the sample ids; its header says which
-teacher, data set, split, classes and augmentation they belong to. Views are not stored as pixels:
-the seed is, and the student replays them. The format is docs/formats/knowledge.md.
+`knowledge.json` says which teacher, data set, split, classes and augmentation they belong to; shards of
+float16 logits lie beside it and are memory-mapped. Views are not stored as pixels: the seed is, and the
+student replays them. The format is docs/formats/knowledge.md.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from edgekd.data import Dataset
-from edgekd.data.augment import NAME, view_of, views_checksum
+from edgekd.data.augment import NAMES, view_of, views_checksum
 from edgekd.errors import ArtifactError, VerifyError
+from edgekd.learn.shards import Shards, open_shards, sha256_of
 from edgekd.recipe import AugmentParams
 
-SCHEMA = 1
-FILE = "knowledge.safetensors"
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+
+SCHEMA = 2
+FILE = "knowledge.json"
+IDS = "ids.npy"
 _MEND = "make the knowledge again"
 
 
 @dataclass(frozen=True, eq=False)
 class Knowledge:
-    """What a teacher said of one split.
+    """What teachers said of one split.
 
-    logits: float16 [views, samples, classes], temperature-free; ids: int64 [samples], rows of the data set.
-    split, classes, seed, augment: what the views are of. sha256: of the content, as the header states it.
+    ids: int64 [samples], rows of the data set. views, seed, augment: what was predicted.
+    teachers: digest -> weight. kept: classes stored a sample (0: all). sha256: of the content.
+    read(view, rows): temperature-free logits float32 [len(rows), classes] of rows of `ids`.
     """
 
-    logits: npt.NDArray[np.float16]
-    ids: npt.NDArray[np.int64]
+    ids: Ids
     split: str
     classes: tuple[str, ...]
+    views: int
     seed: int
     augment: AugmentParams
-    teacher_sha256: str
+    teachers: dict[str, float]
     dataset_sha256: str
+    kept: int
     sha256: str
+    read: Callable[[int, npt.NDArray[np.int64]], Floats]
 
-    @property
-    def views(self) -> int:
-        return int(self.logits.shape[0])
+    def view(self, x: Array, ids: Ids, index: int, population: int) -> Floats:
+        """The pixels of view `index` of the samples `ids`, stored as `x`: float32 [N, ...].
 
-    def view(self, data: Dataset, index: int) -> npt.NDArray[np.float32]:
-        """The pixels that `logits[index]` were predicted from, float32 [samples, C, H, W]."""
-        return view_of(data.x[self.ids], self.ids, self.augment, seed=self.seed, view=index)
+        population: the data set's number of samples.
+        """
+        return view_of(x, ids, self.augment, seed=self.seed, view=index, population=population)
 
 
-def save_knowledge(knowledge: Knowledge, data: Dataset, path: Path) -> str:
-    """Write the file and return its content's sha256 (`knowledge.sha256` is ignored)."""
-    arrays: dict[str, npt.NDArray[Any]] = {"ids": knowledge.ids, "logits": knowledge.logits}
-    header: dict[str, Any] = {
+def header_of(
+    data: Dataset,
+    *,
+    split: str,
+    teachers: dict[str, float],
+    seed: int,
+    augment: AugmentParams,
+    views: int,
+    kept: int,
+    shard_samples: int,
+) -> dict[str, Any]:
+    """The header of knowledge of `data`, all but its shards."""
+    ids = data.splits[split]
+    return {
         "schema": SCHEMA,
-        "split": knowledge.split,
-        "classes": list(knowledge.classes),
-        "teacher_sha256": knowledge.teacher_sha256,
-        "dataset_sha256": knowledge.dataset_sha256,
-        "labels_sha256": _labels_sha256(data, knowledge.ids),
-        "seed": knowledge.seed,
-        "augment": {"name": NAME, **asdict(knowledge.augment)},
-        "views": knowledge.views,
-        "views_sha256": _views_sha256(knowledge, data),
+        "split": split,
+        "classes": list(data.classes),
+        "teachers": teachers,
+        "dataset_sha256": data.sha256,
+        "labels_sha256": _labels_sha256(data, ids),
+        "seed": seed,
+        "augment": {"name": NAMES[augment.kind], **asdict(augment)},
+        "views": views,
+        "samples": len(ids),
+        "kept": kept,
+        "shard_samples": shard_samples,
+        "views_sha256": _views_sha256(data, ids, augment, seed, views),
     }
-    digest = _content_sha256(header, arrays["ids"], arrays["logits"])
-    # One metadata key: safetensors keeps them in a hash map, whose order is not fixed.
-    path.write_bytes(save(arrays, {"edgekd": _canonical(header | {"content_sha256": digest})}))
+
+
+def write_header(header: dict[str, Any], shards: list[dict[str, Any]], directory: Path) -> str:
+    """Write `knowledge.json` and return the content's sha256."""
+    whole = header | {"shards": shards, "ids_sha256": sha256_of(directory / IDS)}
+    digest = _content_sha256(whole)
+    text = json.dumps(whole | {"content_sha256": digest}, indent=1, sort_keys=True) + "\n"
+    (directory / FILE).write_text(text, "utf-8")
     return digest
 
 
-def read_knowledge(path: Path, data: Dataset, *, split: str = "train", teacher_sha256: str = "") -> Knowledge:
-    """Read and check `path` against the data set (and the teacher's digest, where one is given).
+def read_header(path: Path) -> dict[str, Any]:
+    """The header in `path`, of this schema and unchanged; else ArtifactError."""
+    try:
+        header: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        stated, schema = header["content_sha256"], header["schema"]
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} does not exist; {_MEND}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is not a whole knowledge header ({error}); {_MEND}") from None
+    if schema != SCHEMA:
+        raise ArtifactError(f"{path} has schema {schema} and this version reads {SCHEMA}; {_MEND}")
+    if stated != _content_sha256({k: v for k, v in header.items() if k != "content_sha256"}):
+        raise ArtifactError(f"{path} does not match its checksum: it was changed or damaged; {_MEND}")
+    return header
 
-    Raises ArtifactError when the file is absent, truncated or changed, VerifyError when it is whole but
-    of another split, data set, class order, augmentation or teacher.
+
+def read_knowledge(path: Path, data: Dataset, *, split: str = "train", teacher_sha256: str = "") -> Knowledge:
+    """Open and check the knowledge whose header is `path` (and its teacher's digest, where one is given).
+
+    Raises ArtifactError when a file is absent, truncated or changed, VerifyError when all is whole but of
+    another split, data set, class order, augmentation or teacher.
     """
-    header, ids, logits = _read(path)
+    header = read_header(path)
     try:
         augment = dict(header["augment"])
         name = augment.pop("name")
-        knowledge = Knowledge(
-            logits,
-            ids,
-            header["split"],
-            tuple(header["classes"]),
-            header["seed"],
-            AugmentParams(**augment),
-            header["teacher_sha256"],
-            header["dataset_sha256"],
-            header["content_sha256"],
-        )
-        stated = header["labels_sha256"], header["views_sha256"], header["views"]
-    except (KeyError, TypeError, ValueError) as error:
+        kept, samples, views = int(header["kept"]), int(header["samples"]), int(header["views"])
+        teachers = {str(k): float(v) for k, v in header["teachers"].items()}
+        params, seed = AugmentParams(**augment), int(header["seed"])
+        stated = header["labels_sha256"], header["views_sha256"], header["dataset_sha256"]
+        classes = tuple(header["classes"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path}: the header lacks or mistypes {error}; {_MEND}") from None
-    if name != NAME:
+    if name != NAMES.get(params.kind):
         raise VerifyError(
-            f"{path} has views by augmentation {name!r} and this version replays {NAME!r}; {_MEND}"
+            f"{path} has views by augmentation {name!r}, which this version does not replay; {_MEND}"
         )
-    _check_origin(path, knowledge, data, split, teacher_sha256)
-    _check_arrays(path, knowledge, data, split, stated[2])
+    rows = (
+        ("data set", stated[2], data.sha256),
+        ("split", header["split"], split),
+        ("class order", ", ".join(classes), ", ".join(data.classes)),
+        ("teacher", "+".join(teachers), teacher_sha256 or "+".join(teachers)),
+    )
+    for what, found, needed in rows:
+        if found != needed:
+            raise VerifyError(f"{path} is of another {what} ({found[:40]}, not {needed[:40]}); {_MEND}")
+    shards = open_shards(path.parent, header)
+    ids = _ids(path.parent, header, data, split, samples)
     if _labels_sha256(data, ids) != stated[0]:
         raise VerifyError(f"{path} was made with other labels than the data set's; {_MEND}")
-    if _views_sha256(knowledge, data) != stated[1]:
+    if _views_sha256(data, ids, params, seed, views) != stated[1]:
         raise VerifyError(f"{path}: replaying its views gives other pixels than the teacher saw; {_MEND}")
-    return knowledge
-
-
-def _check_origin(path: Path, knowledge: Knowledge, data: Dataset, split: str, teacher_sha256: str) -> None:
-    """Each pair is what the file says and what it must be."""
-    rows = (
-        ("data set", knowledge.dataset_sha256, data.sha256),
-        ("split", knowledge.split, split),
-        ("class order", ", ".join(knowledge.classes), ", ".join(data.classes)),
-        ("teacher", knowledge.teacher_sha256, teacher_sha256 or knowledge.teacher_sha256),
+    return Knowledge(
+        ids,
+        split,
+        classes,
+        views,
+        seed,
+        params,
+        teachers,
+        data.sha256,
+        kept,
+        header["content_sha256"],
+        _reader(shards, len(classes), kept),
     )
-    for what, stated, needed in rows:
-        if stated != needed:
-            raise VerifyError(f"{path} is of another {what} ({stated[:40]}, not {needed[:40]}); {_MEND}")
 
 
-def _check_arrays(path: Path, knowledge: Knowledge, data: Dataset, split: str, views: int) -> None:
-    if not np.array_equal(knowledge.ids, data.splits[split]):
-        raise VerifyError(f"{path}: its sample ids are not those of the split {split!r}; {_MEND}")
-    expected = (views, len(knowledge.ids), len(data.classes))
-    if knowledge.logits.shape != expected or knowledge.logits.dtype != np.float16:
-        raise ArtifactError(
-            f"{path}: logits are {knowledge.logits.dtype} of shape {knowledge.logits.shape}, "
-            f"not float16 of {expected}; {_MEND}"
-        )
-    if not np.isfinite(knowledge.logits).all():
-        raise ArtifactError(
-            f"{path}: a logit is NaN or infinite; train the teacher with a smaller learning_rate"
-        )
+def _reader(shards: Shards, classes: int, kept: int) -> Callable[[int, npt.NDArray[np.int64]], Floats]:
+    def read(view: int, rows: npt.NDArray[np.int64]) -> Floats:
+        values, index = shards.rows(view, rows)
+        return values if index is None else expanded(values, index, classes)
+
+    return read
 
 
-def _read(path: Path) -> tuple[dict[str, Any], npt.NDArray[np.int64], npt.NDArray[np.float16]]:
-    """Header and arrays, their digest checked."""
+def expanded(values: Floats, index: npt.NDArray[np.int64], classes: int) -> Floats:
+    """Log-probabilities [N, classes] of the stored ones.
+
+    values: float32 [N, kept + 1], of the classes `index` [N, kept] and, last, of all others together, which
+    share it equally.
+    """
+    kept = index.shape[1]
+    others = values[:, -1:] - np.float32(np.log(classes - kept))
+    whole = np.repeat(others, classes, axis=1)
+    np.put_along_axis(whole, index, values[:, :-1], axis=1)
+    return whole
+
+
+def _ids(directory: Path, header: dict[str, Any], data: Dataset, split: str, samples: int) -> Ids:
+    if sha256_of(directory / IDS) != header.get("ids_sha256"):
+        raise ArtifactError(f"{directory / IDS} does not match its checksum; {_MEND}")
     try:
-        if path.stat().st_size == 0:
-            raise ArtifactError(f"{path} is empty; {_MEND}")
-        with safe_open(str(path), framework="numpy") as file:
-            header = json.loads((file.metadata() or {})["edgekd"])
-            ids, logits = file.get_tensor("ids"), file.get_tensor("logits")
-            names = sorted(file.keys())
-        stated, schema = header.pop("content_sha256"), header["schema"]
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror or error}; {_MEND}") from None
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        detail = str(error).splitlines()[0]
-        raise ArtifactError(f"{path} is not a whole knowledge file ({detail}); {_MEND}") from None
-    if schema != SCHEMA:
-        raise ArtifactError(f"{path} has schema {schema} and this version reads {SCHEMA}; {_MEND}")
-    if names != ["ids", "logits"] or stated != _content_sha256(header, ids, logits):
-        raise ArtifactError(f"{path} does not match its checksum: it was changed or damaged; {_MEND}")
-    return header | {"content_sha256": stated}, ids, logits
+        ids = np.load(directory / IDS, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ArtifactError(f"{directory / IDS} is not readable ({error}); {_MEND}") from None
+    if len(ids) != samples or not np.array_equal(ids, data.splits[split]):
+        raise VerifyError(f"{directory}: its sample ids are not those of the split {split!r}; {_MEND}")
+    return data.splits[split]
 
 
-def _canonical(header: dict[str, Any]) -> str:
-    return json.dumps(header, sort_keys=True, separators=(",", ":"))
+def _content_sha256(header: dict[str, Any]) -> str:
+    """sha256 of the header as canonical JSON; it holds every shard's own."""
+    return hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _content_sha256(header: dict[str, Any], ids: npt.NDArray[Any], logits: npt.NDArray[Any]) -> str:
-    """sha256 of the canonical header without `content_sha256`, then each array's dtype, shape and bytes."""
-    digest = hashlib.sha256(_canonical(header).encode())
-    for array in (ids, logits):
-        digest.update(f"|{array.dtype.str}{array.shape}|".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
-def _labels_sha256(data: Dataset, ids: npt.NDArray[np.int64]) -> str:
+def _labels_sha256(data: Dataset, ids: Ids) -> str:
     return hashlib.sha256(data.y[ids].astype("<i8").tobytes()).hexdigest()
 
 
-def _views_sha256(knowledge: Knowledge, data: Dataset) -> str:
-    ids = knowledge.ids
-    return views_checksum(data.x[ids], ids, knowledge.augment, seed=knowledge.seed, views=knowledge.views)
+def _views_sha256(data: Dataset, ids: Ids, augment: AugmentParams, seed: int, views: int) -> str:
+    few = ids[:64]
+    return views_checksum(data.x[few], few, augment, seed=seed, views=views)

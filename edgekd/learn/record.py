@@ -2,61 +2,76 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekd.data import Dataset, load_dataset
+from edgekd.data.augment import view_of
 from edgekd.data.randomness import permutation
-from edgekd.errors import VerifyError
-from edgekd.evaluate.metrics import accuracy
-from edgekd.learn.knowledge import FILE, Knowledge, read_knowledge, save_knowledge
+from edgekd.errors import ArtifactError, VerifyError
+from edgekd.evaluate.metrics import correct
+from edgekd.learn.knowledge import FILE, IDS, Knowledge, header_of, read_header, read_knowledge, write_header
+from edgekd.learn.replay import Replay
+from edgekd.learn.shards import (
+    ALL_CLASSES,
+    SHARD_SAMPLES,
+    Place,
+    described,
+    files_of,
+    places,
+    sha256_of,
+    write_shard,
+)
 from edgekd.learn.teacher import Teacher, load_teacher
-from edgekd.learn.torch_tools import deterministic, predict
-from edgekd.progress import Progress, silent
-from edgekd.recipe import Recipe
+from edgekd.learn.torch_tools import PLAIN, Machine, deterministic, machine_of, predict_rows
+from edgekd.learn.training import Watch
+from edgekd.progress import Progress
+from edgekd.recipe import AugmentParams, KnowledgeParams, Recipe
 
 SPLIT = "train"
 
-# A prediction in another batch may round differently; float16 has 11 significant bits.
-_RELATIVE, _ABSOLUTE = 2.0**-8, 0.02
+# A prediction in another batch may round differently; float16 has 11 significant bits, bfloat16 has 8.
+_TOLERANCES = {"fp32": (2.0**-8, 0.02), "bf16": (2.0**-4, 0.25)}
 _VERIFIED_SAMPLES = 64
 
 
 def write_knowledge(
-    dataset_dir: Path, teacher_dir: Path, recipe: Recipe, out: Path, *, progress: Progress = silent
+    dataset_dir: Path,
+    teacher_dir: Path,
+    recipe: Recipe,
+    out: Path,
+    *,
+    watch: Watch = Watch(),  # noqa: B008  (frozen)
+    reuse: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Stage: predict every view of the training split, write `knowledge.safetensors` into `out`, verify it.
+    """Stage: predict every view of the training split, write the knowledge directory `out`, verify it.
 
-    Returns views, bytes, bytes a sample and view, the teacher's accuracy on the plain and augmented views.
+    reuse: knowledge directories of which shards are taken where they are of the same teacher, data and views.
+    A killed run leaves whole shards in `watch.work`, and continues behind them. Returns views, bytes, bytes a
+    view of a sample, the teacher's accuracy on plain and augmented views.
     """
-    data, teacher, params = load_dataset(dataset_dir), load_teacher(teacher_dir), recipe.knowledge
+    data, teacher, machine = load_dataset(dataset_dir), load_teacher(teacher_dir), machine_of(recipe)
     _check_teacher(teacher, data, teacher_dir)
-    ids, labels = data.splits[SPLIT], data.part(SPLIT)[1]
-    knowledge = Knowledge(
-        np.zeros((params.views, len(ids), len(data.classes)), np.float16),
-        ids,
-        SPLIT,
-        data.classes,
-        recipe.seed,
-        params.augment,
-        teacher.sha256,
-        data.sha256,
-        "",
-    )
+    header = _header(data, {teacher.sha256: 1.0}, recipe.knowledge, recipe.seed)
+    work = watch.work or out
     with deterministic(recipe.threads):
-        for view in range(params.views):
-            knowledge.logits[view] = predict(teacher.net, knowledge.view(data, view)).astype(np.float16)
-            progress("knowledge", view + 1, params.views)
-    digest = save_knowledge(knowledge, data, out / FILE)
-    verify_knowledge(out / FILE, teacher_dir, dataset_dir, seed=recipe.seed, threads=recipe.threads)
-    size = (out / FILE).stat().st_size
-    hits = [accuracy(labels, view) for view in knowledge.logits]
+        _predict_all(teacher, data, header, work, machine, reuse, watch.progress)
+    np.save(out / IDS, data.splits[SPLIT], allow_pickle=False)
+    shards = [row for place in _places(header) for row in _moved(work, out, place, header["kept"])]
+    digest = write_header(header, shards, out)
+    verify_knowledge(out / FILE, teacher_dir, dataset_dir, seed=recipe.seed, machine=machine)
+    knowledge = read_knowledge(out / FILE, data)
+    size = sum(path.stat().st_size for path in out.iterdir())
+    hits = [_accuracy(knowledge, data, view) for view in range(knowledge.views)]
     return {
-        "views": params.views,
+        "views": knowledge.views,
         "file_bytes": size,
-        "bytes_a_view_of_a_sample": round(size / (params.views * len(ids)), 2),
+        "bytes_a_view_of_a_sample": round(size / (knowledge.views * len(knowledge.ids)), 2),
         "teacher_accuracy_train_plain": hits[0],
         "teacher_accuracy_train_views": float(np.mean(hits[1:] or hits)),
         "sha256": digest,
@@ -64,7 +79,7 @@ def write_knowledge(
 
 
 def verify_knowledge(
-    file: Path, teacher_dir: Path, dataset_dir: Path, *, seed: int = 0, threads: int = 1
+    file: Path, teacher_dir: Path, dataset_dir: Path, *, seed: int = 0, machine: Machine = PLAIN
 ) -> None:
     """Predict up to 64 samples of the first and last view again and compare with what `file` holds.
 
@@ -73,17 +88,121 @@ def verify_knowledge(
     data, teacher = load_dataset(dataset_dir), load_teacher(teacher_dir)
     knowledge = read_knowledge(file, data, split=SPLIT, teacher_sha256=teacher.sha256)
     rows = np.sort(permutation(seed, "verify", count=len(knowledge.ids))[:_VERIFIED_SAMPLES])
+    machine.place(teacher.net)
     for view in sorted({0, knowledge.views - 1}):
-        with deterministic(threads):
-            again = predict(teacher.net, knowledge.view(data, view)[rows])
-        stored = knowledge.logits[view][rows].astype(np.float32)
-        wrong = ~np.isclose(again, stored, rtol=_RELATIVE, atol=_ABSOLUTE).all(axis=1)
+        ids = knowledge.ids[rows]
+        pixels = knowledge.view(data.x[ids], ids, view, len(data.y))
+        with deterministic(machine.threads):
+            again = predict_rows(teacher.net, len(ids), lambda part, x=pixels: x[part], machine)  # type: ignore[misc]
+        stored = knowledge.read(view, rows)
+        if knowledge.kept:
+            again = again - np.log(np.exp(again - again.max(1, keepdims=True)).sum(1, keepdims=True))
+            again = again - again.max(1, keepdims=True) + stored.max(1, keepdims=True)
+            top = np.argsort(-stored, axis=1, kind="stable")[:, : knowledge.kept]
+            again, stored = (np.take_along_axis(each, top, axis=1) for each in (again, stored))
+        relative, absolute = _TOLERANCES[machine.precision]
+        wrong = ~np.isclose(again, stored, rtol=relative, atol=absolute).all(axis=1)
         if wrong.any():
-            sample = int(knowledge.ids[rows[wrong.argmax()]])
+            sample = int(ids[wrong.argmax()])
             raise VerifyError(
                 f"{file}: view {view} of sample {sample} is not what the teacher predicts; "
                 "make the knowledge again"
             )
+
+
+def _header(data: Dataset, teachers: dict[str, float], params: KnowledgeParams, seed: int) -> dict[str, Any]:
+    classes = len(data.classes)
+    kept = 0 if classes <= ALL_CLASSES else min(params.top_classes, classes - 1)
+    return header_of(
+        data,
+        split=SPLIT,
+        teachers=teachers,
+        seed=seed,
+        augment=params.augment,
+        views=params.views,
+        kept=kept,
+        shard_samples=SHARD_SAMPLES,
+    )
+
+
+def _places(header: dict[str, Any]) -> list[Place]:
+    return list(places(header["views"], header["samples"], header["shard_samples"]))
+
+
+def _predict_all(
+    teacher: Teacher,
+    data: Dataset,
+    header: dict[str, Any],
+    work: Path,
+    machine: Machine,
+    reuse: Sequence[Path],
+    progress: Progress,
+) -> None:
+    """Every shard that is not there yet, from an older knowledge or by the teacher."""
+    params, seed, population = _augment(header), header["seed"], len(data.y)
+    replay = Replay(
+        data,
+        data.splits[SPLIT],
+        lambda x, ids, view: view_of(x, ids, params, seed=seed, view=view, population=population),
+        views=1 << 30,  # each is shown once: none is kept
+    )
+    machine.place(teacher.net)
+    wanted = _places(header)
+    for done, place in enumerate(wanted):
+        there = (work / f"{place.name}.npy").is_file() or _taken(work, place, header, reuse)
+        if not there:
+            count, pixels = place.stop - place.start, replay.part(place.view, place.start)
+            logits = predict_rows(teacher.net, count, pixels, machine)
+            _refuse_nan(logits, data, place)
+            write_shard(work, place, logits, header["kept"])
+        progress("knowledge", done + 1, len(wanted))
+
+
+def _augment(header: dict[str, Any]) -> AugmentParams:
+    return AugmentParams(**{k: v for k, v in header["augment"].items() if k != "name"})
+
+
+def _refuse_nan(logits: Any, data: Dataset, place: Place) -> None:
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(logits.astype(np.float16)).all(axis=1)
+    if bad.any():
+        sample = int(data.splits[SPLIT][place.start + int(bad.argmax())])
+        raise ArtifactError(
+            f"the teacher's logits of view {place.view} of sample {sample} are NaN, infinite or beyond "
+            "float16; train the teacher with a smaller learning_rate"
+        )
+
+
+def _taken(work: Path, place: Place, header: dict[str, Any], reuse: Sequence[Path]) -> bool:
+    """Take the shard from older knowledge that differs in its number of views alone."""
+    counted = ("views", "views_sha256", "shards", "ids_sha256", "content_sha256")
+    for directory in reuse:
+        try:
+            old = read_header(directory / FILE)
+        except ArtifactError:
+            continue  # unreadable: then it is no source, and the teacher is asked
+        stated = {row["file"]: row["sha256"] for row in old["shards"]}
+        same = all(old.get(key) == value for key, value in header.items() if key not in counted)
+        names = files_of(place, header["kept"])
+        if same and all(name in stated and sha256_of(directory / name) == stated[name] for name in names):
+            for name in reversed(names):
+                shutil.copyfile(directory / name, work / f"{name}.tmp")
+                os.replace(work / f"{name}.tmp", work / name)
+            return True
+    return False
+
+
+def _moved(work: Path, out: Path, place: Place, kept: int) -> list[dict[str, Any]]:
+    """Bring a shard's files from the work directory to `out`; their rows of the header."""
+    for name in files_of(place, kept):
+        if work != out:
+            shutil.copyfile(work / name, out / name)
+    return described(out, place, kept)
+
+
+def _accuracy(knowledge: Knowledge, data: Dataset, view: int) -> float:
+    rows = np.arange(len(knowledge.ids), dtype=np.int64)
+    return correct(data.y[knowledge.ids], knowledge.read(view, rows)) / len(rows)
 
 
 def _check_teacher(teacher: Teacher, data: Dataset, directory: Path) -> None:

@@ -1,8 +1,7 @@
 """A student's structure as plain data: what it costs can be told, and written as JSON, without torch.
 
-Layers run in order on one NCHW activation: convolutions (each with a bias, padded as the device
-pads), one global average pool, one dense layer that gives the logits. There is no softmax: argmax
-works on logits.
+Each layer takes the output of the one before it, or of the one it names; "add" takes two. Convolutions
+have a bias and are padded as the device pads; there is no softmax: argmax works on logits.
 """
 
 from __future__ import annotations
@@ -14,15 +13,18 @@ from typing import Any
 from edgekd.errors import ArtifactError, BudgetError
 from edgekd.recipe import StudentParams
 
-KINDS = ("conv", "pool", "dense")
+KINDS = ("conv", "pool", "dense", "add")
+INPUT = -1  # as a layer's source: the network's own input
 
 
 @dataclass(frozen=True)
 class LayerSpec:
     """One layer.
 
-    kind: "conv" (kernel x kernel, TensorFlow's SAME padding), "pool" (global) or "dense".
-    groups: 1, or `inputs` for a depthwise convolution. relu: clamp at zero behind the bias.
+    kind: "conv" (kernel x kernel, TensorFlow's SAME padding), "pool" (global), "dense" or "add".
+    groups: 1, or `inputs` for a depthwise convolution. relu: clamp at zero behind the bias or the sum.
+    source: index of the layer whose output it takes, INPUT, or None for the layer before.
+    other: index of the layer whose output "add" adds to it.
     """
 
     kind: str
@@ -32,11 +34,14 @@ class LayerSpec:
     stride: int = 1
     groups: int = 1
     relu: bool = False
+    source: int | None = None
+    other: int | None = None
 
     @property
     def weights(self) -> int:
         """Number of weights, biases left out."""
-        return 0 if self.kind == "pool" else self.outputs * self.inputs // self.groups * self.kernel**2
+        weighted = self.kind in ("conv", "dense")
+        return self.outputs * self.inputs // self.groups * self.kernel**2 if weighted else 0
 
 
 @dataclass(frozen=True)
@@ -46,21 +51,34 @@ class Structure:
     input_shape: tuple[int, int, int]
     layers: tuple[LayerSpec, ...]
 
+    def source(self, index: int) -> int:
+        """The layer (or INPUT) whose output layer `index` takes."""
+        named = self.layers[index].source
+        return index - 1 if named is None else named
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of each layer's output."""
+        found: list[tuple[int, int]] = []
+        for index, layer in enumerate(self.layers):
+            source = self.source(index)
+            height, width = self.input_shape[1:] if source == INPUT else found[source]
+            stride = layer.stride
+            found.append((1, 1) if layer.kind == "pool" else (-(-height // stride), -(-width // stride)))
+        return tuple(found)
+
     @property
     def weight_bytes(self) -> int:
         """Flash for int8 weights (one byte each) and int32 biases (four each) once quantized."""
-        return sum(layer.weights + 4 * layer.outputs for layer in self.layers if layer.kind != "pool")
+        return sum(layer.weights + 4 * layer.outputs for layer in self.layers if layer.weights)
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one inference; padding counts as if it were data, pooling not at all."""
-        total, (_, height, width) = 0, self.input_shape
-        for layer in self.layers:
-            if layer.kind == "pool":
-                height = width = 1
-            height, width = -(-height // layer.stride), -(-width // layer.stride)
-            total += layer.weights * height * width
-        return total
+        """Multiply-accumulates of one inference; padding counts as data, pools and sums not at all."""
+        return sum(
+            layer.weights * height * width
+            for layer, (height, width) in zip(self.layers, self.sizes, strict=True)
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {"input_shape": list(self.input_shape), "layers": [asdict(layer) for layer in self.layers]}
@@ -77,6 +95,11 @@ class Structure:
             ) from None
         if not layers or any(layer.kind not in KINDS for layer in layers):
             raise ArtifactError("the student's structure holds an unknown kind of layer; distill it again")
+        for index, layer in enumerate(layers):
+            named = [layer.source] if layer.source is not None else []
+            named += [layer.other if layer.other is not None else index] if layer.kind == "add" else []
+            if any(not INPUT <= where < index for where in named):
+                raise ArtifactError(f"the student's layer {index} takes what is not there; distill it again")
         return Structure((channels, height, width), layers)
 
 
@@ -90,9 +113,35 @@ def separable(params: StudentParams, input_shape: Sequence[int], classes: int) -
     for before, after, stride in zip(params.channels, params.channels[1:], params.strides[1:], strict=False):
         layers.append(LayerSpec("conv", before, before, 3, stride, groups=before, relu=True))
         layers.append(LayerSpec("conv", before, after, relu=True))
+    return _headed(layers, params, (channels, height, width), classes)
+
+
+def residual(params: StudentParams, input_shape: Sequence[int], classes: int) -> Structure:
+    """A stem convolution, blocks of two 3 x 3 convolutions and a shortcut, a global pool and a dense layer.
+
+    channels (16, 16, 32, 64) with strides (1, 1, 2, 2) on 3 x 32 x 32 is MLPerf Tiny's ResNet-8. A shortcut
+    is a 1 x 1 convolution where the block changes channels or size. Raises BudgetError beyond the limits.
+    """
+    channels, height, width = input_shape
+    layers = [LayerSpec("conv", channels, params.channels[0], 3, params.strides[0], relu=True)]
+    for before, after, stride in zip(params.channels, params.channels[1:], params.strides[1:], strict=False):
+        start = len(layers) - 1
+        layers.append(LayerSpec("conv", before, after, 3, stride, relu=True))
+        layers.append(LayerSpec("conv", after, after, 3))
+        straight, shortcut = len(layers) - 1, start
+        if before != after or stride != 1:
+            layers.append(LayerSpec("conv", before, after, 1, stride, source=start))
+            shortcut = len(layers) - 1
+        layers.append(LayerSpec("add", after, after, relu=True, source=straight, other=shortcut))
+    return _headed(layers, params, (channels, height, width), classes)
+
+
+def _headed(
+    layers: list[LayerSpec], params: StudentParams, input_shape: tuple[int, int, int], classes: int
+) -> Structure:
     layers.append(LayerSpec("pool", params.channels[-1], params.channels[-1]))
     layers.append(LayerSpec("dense", params.channels[-1], classes))
-    structure = Structure((channels, height, width), tuple(layers))
+    structure = Structure(input_shape, tuple(layers))
     check_limits(structure, params)
     return structure
 
@@ -112,4 +161,4 @@ def check_limits(structure: Structure, params: StudentParams) -> None:
 
 
 # Student architectures by the name that a recipe gives.
-MODELS = {"ds-cnn": separable}
+MODELS = {"ds-cnn": separable, "resnet": residual}

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgekd.errors import ArtifactError
-from edgekd.learn.structure import LayerSpec, Structure
+from edgekd.learn.structure import INPUT, LayerSpec, Structure
 from edgekd.learn.torch_tools import files_sha256, fill, load_weights, save_weights
 from edgekd.qgraph.ops import same_padding
 
@@ -70,8 +70,19 @@ class GlobalPool(nn.Module):
         return x.mean(dim=(2, 3))
 
 
+class Sum(nn.Module):
+    """Two activations added, then ReLU where `relu`."""
+
+    def __init__(self, relu: bool) -> None:
+        super().__init__()
+        self.relu = relu
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return functional.relu(x + y) if self.relu else x + y
+
+
 class StudentNet(nn.Module):
-    """The layers of `structure` in order; `normalised`: batch norm behind each convolution, for training."""
+    """The layers of `structure`; `normalised`: batch norm behind each convolution, for training."""
 
     def __init__(self, structure: Structure, normalised: bool) -> None:
         super().__init__()
@@ -82,20 +93,28 @@ class StudentNet(nn.Module):
             self._append_layers(normalised)
 
     def _append_layers(self, normalised: bool) -> None:
-        _, height, width = self.structure.input_shape
-        for spec in self.structure.layers:
+        sizes = self.structure.sizes
+        for index, spec in enumerate(self.structure.layers):
+            source = self.structure.source(index)
+            height, width = self.structure.input_shape[1:] if source == INPUT else sizes[source]
             if spec.kind == "conv":
                 self.layers.append(PaddedConv(spec, height, width, normalised))
-                height, width = -(-height // spec.stride), -(-width // spec.stride)
             elif spec.kind == "pool":
                 self.layers.append(GlobalPool())
+            elif spec.kind == "add":
+                self.layers.append(Sum(spec.relu))
             else:
                 self.layers.append(nn.Linear(spec.inputs, spec.outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for layer in self.layers:
-            x = layer(x)
-        return x
+        outputs = {INPUT: x}
+        for index, layer in enumerate(self.layers):
+            spec = self.structure.layers[index]
+            taken = [outputs[self.structure.source(index)]]
+            if spec.other is not None:
+                taken.append(outputs[spec.other])
+            outputs[index] = layer(*taken)
+        return outputs[len(self.layers) - 1]
 
 
 def fold(net: StudentNet) -> StudentNet:

@@ -1,4 +1,4 @@
-"""The teacher: a small convolutional network, trained on augmented samples. No student imports this module.
+"""The teacher: trained on augmented samples, or brought and tuned. No student imports this module.
 
 Directory: `teacher.json` (structure, classes, the data's checksum) and `teacher.safetensors`.
 """
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -19,20 +18,25 @@ from edgekd.data.augment import augmented
 from edgekd.data.randomness import torch_seed
 from edgekd.errors import ArtifactError
 from edgekd.evaluate.metrics import accuracy
+from edgekd.learn.checkpoint import load_checkpoint
+from edgekd.learn.networks import build
+from edgekd.learn.replay import Replay, plain_rows
 from edgekd.learn.torch_tools import (
+    Machine,
     deterministic,
     files_sha256,
     fill,
     initialise,
     load_weights,
-    predict,
+    machine_of,
+    predict_rows,
     save_weights,
 )
-from edgekd.learn.training import Batch, Schedule, train
-from edgekd.progress import Progress, silent
+from edgekd.learn.training import Batch, Schedule, Watch, train
 from edgekd.recipe import Recipe, TeacherParams
 
 SCHEMA = 1
+EVALUATED = ("validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,50 +49,31 @@ class Teacher:
     sha256: str
 
 
-def convnet(channels: int, classes: int, width: int) -> nn.Sequential:
-    """Four 3 x 3 convolutions with batch norm, a pool between them and a global one behind."""
-
-    def block(inputs: int, outputs: int) -> list[nn.Module]:
-        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-
-    # torch fills new layers from its global generator; ours are filled by `initialise` or from a file.
-    with torch.random.fork_rng(devices=[]):
-        return nn.Sequential(
-            *block(channels, width),
-            *block(width, width),
-            nn.MaxPool2d(2),
-            *block(width, 2 * width),
-            *block(2 * width, 2 * width),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(2 * width, classes),
-        )
-
-
-# Teacher architectures by the name that a recipe gives.
-MODELS = {"convnet": convnet}
-
-
 def train_teacher(
-    dataset_dir: Path, recipe: Recipe, out: Path, *, progress: Progress = silent
+    dataset_dir: Path,
+    recipe: Recipe,
+    out: Path,
+    *,
+    watch: Watch = Watch(),  # noqa: B008  (frozen)
 ) -> dict[str, Any]:
     """Stage: train the recipe's teacher on the training split and write it into `out`.
 
     Returns its accuracy on "validation" and "test" and the number of its parameters.
     """
-    data, params = load_dataset(dataset_dir), recipe.teacher
-    net = MODELS[params.model](data.x.shape[1], len(data.classes), params.width)
+    data, params, machine = load_dataset(dataset_dir), recipe.teacher, machine_of(recipe)
+    channels = int(data.x.shape[1])
+    net = build(params.model, channels, len(data.classes), params.width)
     with deterministic(recipe.threads):
         initialise(net, torch_seed(recipe.seed, "teacher-weights"))
-        loss = _fit(net, data, params, recipe.seed, progress)
-        scores = {
-            split: accuracy(data.part(split)[1], predict(net, data.part(split)[0])) for split in EVALUATED
-        }
+        if params.checkpoint:
+            fill(net, load_checkpoint(Path(params.checkpoint)), Path(params.checkpoint))
+        loss = _fit(net, data, params, recipe.seed, watch, machine)
+        scores = {split: score(net, data, split, machine) for split in EVALUATED}
     header = {
         "schema": SCHEMA,
         "model": params.model,
         "width": params.width,
-        "channels": int(data.x.shape[1]),
+        "channels": channels,
         "classes": list(data.classes),
         "dataset_sha256": data.sha256,
     }
@@ -102,7 +87,13 @@ def train_teacher(
     }
 
 
-EVALUATED = ("validation", "test")
+def score(net: nn.Module, data: Dataset, split: str, machine: Machine) -> float:
+    """Accuracy on a split's plain samples."""
+    labels = data.y[data.splits[split]]
+    net.to(machine.torch_device())
+    value = accuracy(labels, predict_rows(net, len(labels), plain_rows(data, split), machine))
+    net.to("cpu")
+    return value
 
 
 def load_teacher(directory: Path) -> Teacher:
@@ -112,7 +103,7 @@ def load_teacher(directory: Path) -> Teacher:
     try:
         header = json.loads((directory / "teacher.json").read_text("utf-8"))
         classes = tuple(header["classes"])
-        net = MODELS[header["model"]](header["channels"], len(classes), header["width"])
+        net = build(header["model"], header["channels"], len(classes), header["width"])
         dataset_sha256 = str(header["dataset_sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
@@ -128,18 +119,21 @@ def teacher_sha256(directory: Path) -> str:
     return files_sha256(directory / "teacher.json", directory / "teacher.safetensors")
 
 
-def _fit(net: nn.Module, data: Dataset, params: TeacherParams, seed: int, progress: Progress) -> float:
-    ids = data.splits["train"]
-    x, y = data.part("train")
-    labels = torch.from_numpy(y)
-    epochs: dict[int, torch.Tensor] = {}
+def _fit(
+    net: nn.Module, data: Dataset, params: TeacherParams, seed: int, watch: Watch, machine: Machine
+) -> float:
+    ids, population = data.splits["train"], len(data.y)
+    labels = torch.from_numpy(data.y[ids])
+    where = {"seed": seed, "purpose": "teacher-view", "population": population}
+    replay = Replay(
+        data,
+        ids,
+        lambda x, ids, view: augmented(x, ids, params.augment, view=view, **where),  # type: ignore[arg-type]
+        views=params.epochs,
+    )
 
     def batches(epoch: int, rows: torch.Tensor) -> Batch:
-        if epoch not in epochs:
-            epochs.clear()
-            view = augmented(x, ids, params.augment, seed=seed, purpose="teacher-view", view=epoch)
-            epochs[epoch] = torch.from_numpy(np.ascontiguousarray(view))
-        return epochs[epoch][rows], (labels[rows],)
+        return replay.rows(epoch, rows), (labels[rows],)
 
     schedule = Schedule(
         samples=len(ids),
@@ -149,7 +143,11 @@ def _fit(net: nn.Module, data: Dataset, params: TeacherParams, seed: int, progre
         weight_decay=params.weight_decay,
         seed=seed,
         purpose="teacher",
+        optimizer=params.optimizer,
+        ema=params.ema,
     )
-    return train(
-        net, batches, lambda logits, t: nn.functional.cross_entropy(logits, t[0]), schedule, progress
-    )
+    return train(net, batches, _cross_entropy, schedule, watch, machine)
+
+
+def _cross_entropy(logits: torch.Tensor, targets: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return nn.functional.cross_entropy(logits, targets[0])

@@ -76,10 +76,11 @@ def _make(
         request.progress(stage.name, 0, 1)
         artifact = request.store.make(
             origin,
-            lambda out: stage.run(Job(request, inputs, out)),
+            lambda out: stage.run(Job(request, inputs, out, origin)),
             again=again,
             waiting=lambda what: request.progress(f"{what}: another run is at it, waiting", 0, 1),
         )
+        request.store.discard_work(f"{stage.name}-{origin.key}")
         request.progress(stage.name, 1, 1)
     made[stage.name] = artifact
     judged = evaluating.judge_of(request, stage.name)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edgekd.pipeline.request import Job, Request, processor, versions
+from edgekd.pipeline.sources import digest_of
+
+if TYPE_CHECKING:
+    from edgekd.learn.training import Watch
 
 
 def training_tools(request: Request) -> dict[str, str]:
@@ -14,30 +20,66 @@ def training_tools(request: Request) -> dict[str, str]:
 
 
 def seeded(request: Request, *tables: str) -> dict[str, Any]:
-    """The named tables of the recipe with its seed and thread count."""
+    """The named tables of the recipe with its seed and what it computes on."""
     recipe = request.need_recipe()
     chosen = {table: asdict(getattr(recipe, table)) for table in tables}
-    return chosen | {"seed": recipe.seed, "threads": recipe.threads}
+    return chosen | {name: getattr(recipe, name) for name in ("seed", "threads", "device", "precision")}
+
+
+def dataset_params(request: Request) -> dict[str, Any]:
+    """[data] and the seed; a path counts by its name and content, not by where it lies."""
+    recipe = request.need_recipe()
+    return {"data": _named(asdict(recipe.data), "path"), "seed": recipe.seed}
+
+
+def teacher_params(request: Request) -> dict[str, Any]:
+    """[teacher], its checkpoint by name and content."""
+    params = seeded(request, "teacher")
+    return params | {"teacher": _named(params["teacher"], "checkpoint")}
+
+
+def _named(table: dict[str, Any], key: str) -> dict[str, Any]:
+    """The table with the path under `key` as its last part and its content's digest."""
+    if not table[key]:
+        return table
+    path = Path(table[key])
+    return table | {key: path.name, f"{key}_digest": digest_of(path)}
+
+
+def watch(job: Job) -> Watch:
+    """Where a training keeps its last epoch, and whom it tells."""
+    from edgekd.learn.training import Watch
+
+    return Watch(job.request.progress, job.work(), job.request.log)
+
+
+def older_knowledge(job: Job) -> Iterator[Path]:
+    """Knowledge in the store that was made by the same tools: its shards may serve again."""
+    tools = job.origin.tools if job.origin else {}
+    for path in sorted((job.request.store.root / "artifacts" / "knowledge").glob("*")):
+        if job.request.store.read(path).manifest["tools"] == tools:
+            yield path
 
 
 def run_dataset(job: Job) -> dict[str, Any]:
     from edgekd.data import prepare
 
-    return prepare(job.request.need_recipe(), job.out)
+    return prepare(job.request.need_recipe(), job.out, progress=job.request.progress)
 
 
 def run_teacher(job: Job) -> dict[str, Any]:
     from edgekd.learn.teacher import train_teacher
 
-    return train_teacher(job.path("data"), job.request.need_recipe(), job.out, progress=job.request.progress)
+    return train_teacher(job.path("data"), job.request.need_recipe(), job.out, watch=watch(job))
 
 
 def run_knowledge(job: Job) -> dict[str, Any]:
     from edgekd.learn.record import write_knowledge
 
     recipe = job.request.need_recipe()
+    reuse = tuple(older_knowledge(job))
     return write_knowledge(
-        job.path("data"), job.path("teacher"), recipe, job.out, progress=job.request.progress
+        job.path("data"), job.path("teacher"), recipe, job.out, watch=watch(job), reuse=reuse
     )
 
 
@@ -45,9 +87,7 @@ def run_distill(job: Job) -> dict[str, Any]:
     from edgekd.learn.distill import distill_student
 
     recipe = job.request.need_recipe()
-    return distill_student(
-        job.path("data"), job.path("knowledge"), recipe, job.out, progress=job.request.progress
-    )
+    return distill_student(job.path("data"), job.path("knowledge"), recipe, job.out, watch=watch(job))
 
 
 def run_ablation(job: Job) -> dict[str, Any]:
@@ -63,7 +103,7 @@ def run_compress(job: Job) -> dict[str, Any]:
     from edgekd.compress import compress_student
 
     recipe, paths = job.request.need_recipe(), (job.path("student"), job.path("data"), job.path("knowledge"))
-    return compress_student(*paths, recipe, job.out, progress=job.request.progress)
+    return compress_student(*paths, recipe, job.out, watch=watch(job))
 
 
 def run_simplify(job: Job) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from edgekd.errors import ConfigError
 from edgekd.progress import Progress, silent
 from edgekd.recipe import Recipe
-from edgekd.store import Artifact, Store
+from edgekd.store import Artifact, Origin, Store
 from edgekd.target import Target
 
 
@@ -41,6 +41,7 @@ class Request:
     again: bool = False
     key_file: Path | None = None  # SSH identity; None: the agent's and the config file's
     ssh_config: Path | None = None  # None: ~/.ssh/config
+    log: Path | None = None  # a .csv that trainings append a line an epoch to
     progress: Progress = silent
 
     def need_recipe(self) -> Recipe:
@@ -76,6 +77,11 @@ class Job:
     request: Request
     inputs: Mapping[str, Artifact]
     out: Path
+    origin: Origin | None = None
+
+    def work(self) -> Path | None:
+        """Where a stage keeps what lets a killed run go on; removed when the artifact is whole."""
+        return self.request.store.work(f"{self.origin.stage}-{self.origin.key}") if self.origin else None
 
     def path(self, role: str) -> Path:
         return self.inputs[role].path

@@ -20,23 +20,23 @@ STAGES: dict[str, Stage] = {
     for stage in (
         Stage(
             "dataset",
-            version=1,
+            version=2,
             inputs=lambda request: {},
-            params=lambda request: learning.seeded(request, "data"),
+            params=learning.dataset_params,
             run=learning.run_dataset,
-            tools=lambda request: versions("scikit-learn", "numpy"),
+            tools=lambda request: versions("scikit-learn", "numpy", "pillow"),
         ),
         Stage(
             "teacher",
-            version=1,
+            version=2,
             inputs=lambda request: {"data": "dataset"},
-            params=lambda request: learning.seeded(request, "teacher"),
+            params=learning.teacher_params,
             run=learning.run_teacher,
             tools=learning.training_tools,
         ),
         Stage(
             "knowledge",
-            version=1,
+            version=2,
             inputs=lambda request: {"data": "dataset", "teacher": "teacher"},
             params=lambda request: learning.seeded(request, "knowledge"),
             run=learning.run_knowledge,
@@ -44,7 +44,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "distill",
-            version=1,
+            version=2,
             inputs=lambda request: {"data": "dataset", "knowledge": "knowledge"},
             params=lambda request: learning.seeded(request, "student", "distill"),
             run=learning.run_distill,
@@ -52,7 +52,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "ablation",
-            version=2,
+            version=3,
             inputs=lambda request: {"data": "dataset", "knowledge": "knowledge"},
             params=lambda request: learning.seeded(request, "student", "distill", "ablation"),
             run=learning.run_ablation,
@@ -60,7 +60,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "compress",
-            version=1,
+            version=2,
             inputs=lambda request: {"student": "distill", "data": "dataset", "knowledge": "knowledge"},
             params=lambda request: learning.seeded(request, "student", "distill", "compress"),
             run=learning.run_compress,
@@ -100,7 +100,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "simplify",
-            version=1,
+            version=2,
             inputs=lambda request: {"student": "compress", "data": "dataset"},
             params=lambda request: {},
             run=learning.run_simplify,

@@ -6,8 +6,11 @@ Where stderr is no terminal (a log, CI), one plain line a piece of work instead 
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import Any
+
+_LINE_EVERY_S = 60.0
 
 
 class ProgressView:
@@ -16,7 +19,7 @@ class ProgressView:
     def __init__(self) -> None:
         self._bars: Any = None
         self._rows: dict[str, Any] = {}
-        self._told: set[str] = set()
+        self._told: dict[str, float] = {}  # when each piece of work last had a line
 
     def __enter__(self) -> ProgressView:
         return self
@@ -28,19 +31,28 @@ class ProgressView:
             self._bars.stop()
 
     def __call__(self, label: str, done: int, total: int) -> None:
+        row = label.split(": ")[0]  # what stands behind it changes while the work goes on
         if not sys.stderr.isatty():
-            if label not in self._told:
-                self._told.add(label)
-                print(f"edgekd: {label} ...", file=sys.stderr, flush=True)
+            self._print(row, label, done, total)
             return
         if self._bars is None:
             self._bars = _bars()
             self._bars.start()
-        if label not in self._rows:
-            self._rows[label] = self._bars.add_task(label, total=max(total, 1))
-        self._bars.update(self._rows[label], completed=done, total=max(total, 1))
+        if row not in self._rows:
+            self._rows[row] = self._bars.add_task(label, total=max(total, 1))
+        self._bars.update(self._rows[row], completed=done, total=max(total, 1), description=label)
         if done >= total:
-            self._bars.remove_task(self._rows.pop(label))
+            self._bars.remove_task(self._rows.pop(row))
+
+    def _print(self, row: str, label: str, done: int, total: int) -> None:
+        """A line when a piece of work begins, and one a minute while it says how it goes."""
+        now = time.monotonic()
+        if row not in self._told:
+            self._told[row] = now
+            print(f"edgekd: {row} ...", file=sys.stderr, flush=True)
+        elif label != row and now - self._told[row] >= _LINE_EVERY_S:
+            self._told[row] = now
+            print(f"edgekd: {label}, {100 * done // max(total, 1)} %", file=sys.stderr, flush=True)
 
 
 def _bars() -> Any:

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 
 from edgekd.data.augment import augmented, view_of, views_checksum
+from edgekd.data.pixels import as_floats
 from edgekd.data.randomness import permutation, words
 from edgekd.recipe import AugmentParams
 
@@ -76,3 +77,50 @@ def test_the_words_are_philox_and_never_change() -> None:
 
 GOLDEN = "308a754b35468036"
 WORDS = [11619285757607169092, 1784177381322799252]
+
+
+CROP = AugmentParams(kind="crop-flip", pad_px=2)
+IMAGES = np.arange(4 * 3 * 5 * 6, dtype=np.uint8).reshape(4, 3, 5, 6)
+
+
+def test_crop_and_flip_move_whole_pixels_by_the_documented_words() -> None:
+    """docs/formats/knowledge.md, by hand: shift, then mirror, byte 128 beyond the edge."""
+    view = view_of(IMAGES, IDS, CROP, seed=3, view=2)
+    for row, sample in enumerate(IDS):
+        unit = words(3, "knowledge-view", 2, count=4 * (int(sample) + 1))[-4:] >> np.uint64(32)
+        down, right = (((int(u) * 5) >> 32) - 2 for u in unit[:2])
+        expected = np.full((3, 5, 6), 128, np.uint8)
+        for y in range(5):
+            for x in range(6):
+                if 0 <= y - down < 5 and 0 <= x - right < 6:
+                    expected[:, y, x] = IMAGES[row][:, y - down, x - right]
+        if int(unit[2]) & 1:
+            expected = expected[:, :, ::-1]
+        assert np.array_equal(view[row] * 64 + 128, expected.astype(np.float32))
+
+
+def test_any_subset_gives_the_same_crops() -> None:
+    every = view_of(IMAGES, IDS, CROP, seed=3, view=2)
+    for part in ([2], [3, 1], [0, 1, 2, 3]):
+        some = view_of(IMAGES[part], IDS[part], CROP, seed=3, view=2, population=500)
+        assert np.array_equal(some, every[part])
+
+
+def test_floats_are_cropped_as_bytes_are() -> None:
+    floats = as_floats(IMAGES)
+    assert np.array_equal(
+        view_of(floats, IDS, CROP, seed=3, view=2), view_of(IMAGES, IDS, CROP, seed=3, view=2)
+    )
+
+
+def test_no_augmentation_is_the_plain_sample() -> None:
+    none = AugmentParams(kind="none")
+    assert np.array_equal(view_of(IMAGES, IDS, none, seed=1, view=4), as_floats(IMAGES))
+
+
+def test_crop_flip_never_changes() -> None:
+    digest = views_checksum(IMAGES, IDS, CROP, seed=7, views=6)
+    assert digest.startswith(CROP_GOLDEN)
+
+
+CROP_GOLDEN = "879487e7aa474c01"

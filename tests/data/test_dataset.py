@@ -38,7 +38,7 @@ def test_digits_have_a_fixed_test_split_of_360(prepared: Path) -> None:
 
 def test_the_same_recipe_gives_the_same_bytes(prepared: Path, tmp_path: Path) -> None:
     prepare(RECIPE, tmp_path)
-    for name in ("dataset.npz", "dataset.json"):
+    for name in ("x.npy", "dataset.npz", "dataset.json"):
         assert (tmp_path / name).read_bytes() == (prepared / name).read_bytes()
 
 
@@ -49,19 +49,22 @@ def test_another_seed_changes_the_checksum_but_not_the_test_split(prepared: Path
     assert np.array_equal(one.splits["test"], other.splits["test"])
 
 
-@pytest.mark.parametrize("damage", ["absent", "truncated", "empty", "pixel", "header"])
+@pytest.mark.parametrize("damage", ["absent", "truncated", "empty", "pixel", "short", "header"])
 def test_a_damaged_data_set_is_refused(prepared: Path, tmp_path: Path, damage: str) -> None:
+    pixels = (prepared / "x.npy").read_bytes()
     array, header = (prepared / "dataset.npz").read_bytes(), (prepared / "dataset.json").read_text()
     if damage == "truncated":
         array = array[:1000]
     elif damage == "empty":
         array = b""
     elif damage == "pixel":
-        middle = array.index(b"x.npy") + 5000
-        array = array[:middle] + bytes([array[middle] ^ 1]) + array[middle + 1 :]
+        pixels = pixels[:5000] + bytes([pixels[5000] ^ 1]) + pixels[5001:]
+    elif damage == "short":
+        pixels = pixels[:5000]
     elif damage == "header":
         header = json.dumps({"schema": 1})
     if damage != "absent":
+        (tmp_path / "x.npy").write_bytes(pixels)
         (tmp_path / "dataset.npz").write_bytes(array)
         (tmp_path / "dataset.json").write_text(header)
     with pytest.raises(ArtifactError, match=r"prepare it again|numpy\.savez"):

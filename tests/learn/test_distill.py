@@ -16,8 +16,7 @@ from edgekd.learn.distill import distill_student
 from edgekd.learn.record import write_knowledge
 from edgekd.learn.teacher import train_teacher
 from edgekd.learn.torch_tools import deterministic
-from edgekd.learn.training import Schedule, train
-from edgekd.progress import silent
+from edgekd.learn.training import Schedule, Watch, train
 from tests.learn.chain import Chain, make_chain, small_recipe
 
 ALONE = """
@@ -51,7 +50,7 @@ def test_the_student_needs_neither_the_teachers_weights_nor_its_code(chain: Chai
 def test_the_same_recipe_gives_the_same_bytes(chain: Chain, tmp_path: Path) -> None:
     again = make_chain(chain.recipe, tmp_path / "again")
     files = [p.relative_to(chain.root) for p in chain.root.rglob("*") if p.is_file() and p.name != "whole"]
-    assert len(files) == 11
+    assert len(files) == 16
     for file in files:
         assert (again.root / file).read_bytes() == (chain.root / file).read_bytes(), file
 
@@ -92,16 +91,26 @@ def test_a_loss_that_explodes_is_named() -> None:
         return torch.ones(len(rows), 2), ()
 
     schedule = Schedule(8, 2, 4, 1.0, 0.0, 1, "exploding")
-    with pytest.raises(VerifyError, match=r"exploding: the loss is (nan|inf) in epoch 1"):
-        train(torch.nn.Linear(2, 1), batches, lambda y, t: (y * float("inf")).mean(), schedule, silent)
+    with pytest.raises(
+        VerifyError, match=r"exploding: the loss is -?(nan|inf) in epoch 1, step 1 \(training rows"
+    ):
+        train(torch.nn.Linear(2, 1), batches, lambda y, t: (y * float("inf")).mean(), schedule)
 
 
 def test_progress_is_told(chain: Chain, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     recipe = dataclasses.replace(chain.recipe, teacher=dataclasses.replace(chain.recipe.teacher, epochs=2))
-    train_teacher(chain.data, recipe, tmp_path, progress=lambda *row: told.append(row))
-    write_knowledge(chain.data, tmp_path, recipe, tmp_path, progress=lambda *row: told.append(row))
-    assert told == [("teacher", 1, 2), ("teacher", 2, 2), *(("knowledge", i, 3) for i in (1, 2, 3))]
+    watch = Watch(lambda *row: told.append(row), log=tmp_path / "log.csv")
+    train_teacher(chain.data, recipe, tmp_path, watch=watch)
+    write_knowledge(chain.data, tmp_path, recipe, tmp_path, watch=watch)
+    steps = 1189 // 64
+    rows = [(label.split(": loss ")[0], done, total) for label, done, total in told]
+    assert ("teacher", steps, 2 * steps) in rows and ("teacher", 2 * steps, 2 * steps) in rows
+    assert rows[-3:] == [("knowledge", i, 3) for i in (1, 2, 3)]
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert lines[0] == "purpose,epoch,epochs,loss,accuracy_train,seconds"
+    assert [line.split(",")[:3] for line in lines[1:]] == [["teacher", "1", "2"], ["teacher", "2", "2"]]
+    assert all(0 < float(line.split(",")[4]) <= 1 for line in lines[1:])
 
 
 def test_the_small_recipe_is_the_shipped_one_with_less_training() -> None:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from edgekd.errors import ArtifactError, BudgetError
-from edgekd.learn.structure import LayerSpec, Structure, separable
+from edgekd.learn.structure import LayerSpec, Structure, residual, separable
 from edgekd.recipe import StudentParams, load_recipe
 from tests.learn.chain import RECIPES
 
@@ -67,3 +67,26 @@ def test_counting_needs_no_torch() -> None:
     code = "import sys, edgekd.learn.structure, edgekd.data; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert StudentParams().channels  # the default recipe's own structure
+
+
+RESNET8 = StudentParams(
+    "resnet", (16, 16, 32, 64), (1, 1, 2, 2), max_weight_bytes=79_000, max_macs=12_510_000
+)
+
+
+def test_resnet8_is_mlperf_tinys() -> None:
+    """77,360 weights and 12,501,632 multiply-accumulates, as the reference model's own file."""
+    structure = residual(RESNET8, (3, 32, 32), 10)
+    assert sum(layer.weights for layer in structure.layers) == 77_360
+    assert structure.macs == 12_501_632
+    assert structure.weight_bytes == 77_360 + 4 * 346
+    assert [layer.kind for layer in structure.layers].count("add") == 3
+    assert Structure.from_json(structure.to_json()) == structure
+
+
+@pytest.mark.parametrize("changes", [{"other": 9}, {"other": None}, {"source": 3}, {"source": -2}])
+def test_a_sum_of_what_is_not_there_is_refused(changes: dict[str, int | None]) -> None:
+    table = residual(RESNET8, (3, 32, 32), 10).to_json()
+    table["layers"][3] |= changes
+    with pytest.raises(ArtifactError, match="layer 3 takes what is not there"):
+        Structure.from_json(table)

@@ -98,5 +98,5 @@ def test_no_artifact_is_a_pickle(chain: Chain) -> None:
         *chain.knowledge.iterdir(),
         *chain.data.iterdir(),
     ):
-        assert path.suffix in (".json", ".safetensors", ".npz"), path
+        assert path.suffix in (".json", ".safetensors", ".npz", ".npy"), path
         assert not path.read_bytes().startswith(b"\x80")
