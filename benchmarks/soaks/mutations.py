@@ -72,7 +72,8 @@ def mutations(seed: int, count: int, compiled: int = COMPILED, minutes: float = 
             waiting += tally.picked
             files = total.counts["files"]
             if files % 5000 == 0 or files == count:
-                print(f"mutations {files}/{count} {dict(total.counts)}", file=sys.stderr, flush=True)
+                last = total.failures[-1:]
+                print(f"mutations {files}/{count} {dict(total.counts)} {last}", file=sys.stderr, flush=True)
             while len(waiting) >= BATCH:
                 compile_waiting()
         if waiting:

@@ -38,8 +38,9 @@ FILE_NAME = "damaged.tflite"
 HANG_S = 20  # reading, planning or generating a file of a few KB takes milliseconds
 MEMORY_BYTES = 4 << 30
 SAMPLES = 4
-# What the reader may allocate: 4 x the file, and room for Python's own objects (a tensor is about 1 KB).
-MEMORY_FACTOR, OBJECTS_BYTES = 4, 32 * 1024
+# What the reader may allocate: 4 x the file, and room for Python's own objects (a tensor is about 1 KB,
+# and the tables that it is read from are as much).
+MEMORY_FACTOR, OBJECTS_BYTES = 4, 64 * 1024
 # What is run: more would be slow in numpy, and is no other case.
 MOST_ELEMENTS, MOST_MACS = 1 << 17, 3_000_000
 REPORT_EACH = 100

@@ -99,12 +99,15 @@ def _quantization(table: Table, where: str, rank: int) -> tuple[npt.NDArray[np.f
         )
     found = quantization.array(2, "<f4")
     scale = np.zeros(0, np.float32) if found is None else found.astype(np.float32)
-    zero_points = set(quantization.integers(3, "<i8")) or {0}
+    given = quantization.integers(3, "<i8")
+    zero_points = set(given) or {0}
     axis = quantization.integer(6, "i")
     if len(zero_points) > 1:
         raise UnsupportedOpError(
             f"{where} has a zero point of its own for each channel; only one is supported"
         )
+    if len(given) not in (1, len(scale)):
+        raise ArtifactError(f"{where} has {len(given)} zero points for {len(scale)} scales; get the file again")
     if len(scale) > 1 and not 0 <= axis < rank:
         raise ArtifactError(f"{where} is quantized along axis {axis}, which its {rank} axes do not have")
     return scale, zero_points.pop(), axis if len(scale) > 1 else 0

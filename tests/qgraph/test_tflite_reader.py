@@ -208,6 +208,7 @@ BROKEN: dict[str, tuple[Callable[[Any], None], str]] = {
     "op code": (lambda m: setattr(graph_of(m).operators[0], "opcodeIndex", 50), "operator code 50"),
     "op tensor": (lambda m: setattr(graph_of(m).operators[0], "inputs", [0, 99, 2]), "tensor 99"),
     "axis": (quantization("quantizedDimension", 9, 1), "axis 9"),
+    "no zero point": (quantization("zeroPoint", [], 1), "0 zero points for"),
     "unknown activation": (options("fusedActivationFunction", 77), "unknown activation"),
     "unknown padding": (options("padding", 5), "unknown padding"),
 }
