@@ -107,7 +107,9 @@ def _quantization(table: Table, where: str, rank: int) -> tuple[npt.NDArray[np.f
             f"{where} has a zero point of its own for each channel; only one is supported"
         )
     if len(given) not in (1, len(scale)):
-        raise ArtifactError(f"{where} has {len(given)} zero points for {len(scale)} scales; get the file again")
+        raise ArtifactError(
+            f"{where} has {len(given)} zero points for {len(scale)} scales; get the file again"
+        )
     if len(scale) > 1 and not 0 <= axis < rank:
         raise ArtifactError(f"{where} is quantized along axis {axis}, which its {rank} axes do not have")
     return scale, zero_points.pop(), axis if len(scale) > 1 else 0
