@@ -8,6 +8,7 @@ recipe's seed and its thread count, and nothing else decides its result.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,22 @@ INCLUDED = ("digits",)  # data sets that come with a package: no path
 class DataParams:
     """The data set, and how many samples leave the training split.
 
-    path: of a folder, relative to the project; `--source` replaces it. A data set fixes its test split
-    itself; where it does not, `test_samples` are drawn. size_px, channels: what images are brought to (0: as
-    they are). max_unreadable_share: of images that may be left out.
+    name: "digits"; "image-folder"; "npz" (arrays x, y and, where there are, x_test, y_test, classes); "csv"
+    (recordings: a file, or train/ and test/ of them); "function" (`package.module:function`, of the project
+    or installed). path: of a folder or file, relative to the project; `--source` replaces it. A data set
+    fixes its test split itself; where it does not, `test_samples` are drawn. Images: size_px and channels
+    are what they are brought to (0: as they are), max_unreadable_share of them may be left out. Arrays:
+    channels_last is [N, H, W, C]. Recordings: windows of window_rows rows every step_rows (0: as long as the
+    window), all columns but label_column.
     """
 
-    name: str = setting("digits", choices=("digits", "image-folder"))
+    name: str = setting("digits", choices=("digits", "image-folder", "npz", "csv", "function"))
     path: str = setting("")
+    function: str = setting("")
+    channels_last: bool = setting(False)
+    window_rows: int = setting(128, unit="rows", minimum=2, maximum=1_000_000)
+    step_rows: int = setting(0, unit="rows", minimum=0, maximum=1_000_000)
+    label_column: str = setting("label")
     calibration_samples: int = setting(128, unit="samples", minimum=10, maximum=100_000)
     validation_samples: int = setting(120, unit="samples", minimum=10, maximum=1_000_000)
     test_samples: int = setting(0, unit="samples", minimum=0, maximum=1_000_000)
@@ -236,11 +246,13 @@ def located(recipe: Recipe, project: Path, source: str = "") -> Recipe:
     source: replaces data.path, relative to the caller's directory. Raises ConfigError where it has no use.
     """
     data, teacher = recipe.data, recipe.teacher
-    if source and data.name in INCLUDED:
+    if source and data.name in (*INCLUDED, "function"):
         raise ConfigError(
             f"recipe {recipe.name} brings its own samples; --source is for recipes with data.path"
         )
     path = str((project / data.path).resolve()) if data.path else ""
+    if data.name == "function":
+        path = str(_module_file(recipe, project))
     path = str(Path(source).absolute()) if source else path
     if not path and data.name not in INCLUDED:
         raise ConfigError(f"recipe {recipe.name} names no data.path; set it, or give --source")
@@ -250,6 +262,28 @@ def located(recipe: Recipe, project: Path, source: str = "") -> Recipe:
         data=dataclasses.replace(data, path=path),
         teacher=dataclasses.replace(teacher, checkpoint=checkpoint),
     )
+
+
+def _module_file(recipe: Recipe, project: Path) -> Path:
+    """The file of the module that data.function names: the project's own, else an installed one."""
+    module, _, function = recipe.data.function.partition(":")
+    if not module or not function:
+        raise ConfigError(
+            f"recipe {recipe.name}: data.function is {recipe.data.function!r}; write package.module:function"
+        )
+    own = project.joinpath(*module.split("."))
+    for file in (own.with_suffix(".py"), own / "__init__.py"):
+        if file.is_file():
+            return file.resolve()
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.origin or not Path(spec.origin).is_file():
+        raise ConfigError(
+            f"recipe {recipe.name}: module {module} of data.function is neither in {project} nor installed"
+        )
+    return Path(spec.origin)
 
 
 def _check_together(recipe: Recipe, path: Path) -> None:

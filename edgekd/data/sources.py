@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.data.arrays import Arrays, read_arrays, read_function, read_windows
 from edgekd.data.images import read_images
 from edgekd.errors import ConfigError, MissingDependencyError
 from edgekd.progress import Progress
@@ -33,8 +35,11 @@ class Source:
 
 
 def read_source(params: DataParams, progress: Progress) -> Source:
-    """The samples that `[data]` names."""
-    return SOURCES[params.name](params, progress)
+    """The samples that `[data]` names. Raises ConfigError where there would be no test split."""
+    source = SOURCES[params.name](params, progress)
+    if isinstance(source.test, int) and source.test < 1:
+        raise ConfigError("the samples bring no test split of their own; set data.test_samples")
+    return source
 
 
 def _digits(params: DataParams, progress: Progress) -> Source:
@@ -64,8 +69,41 @@ def _image_folder(params: DataParams, progress: Progress) -> Source:
     )
 
 
+def _npz(params: DataParams, progress: Progress) -> Source:
+    return _of_arrays(read_arrays(Path(params.path), channels_last=params.channels_last), params)
+
+
+def _csv(params: DataParams, progress: Progress) -> Source:
+    rows, step = params.window_rows, params.step_rows or params.window_rows
+    return _of_arrays(
+        read_windows(Path(params.path), label=params.label_column, rows=rows, step=step), params
+    )
+
+
+def _function(params: DataParams, progress: Progress) -> Source:
+    """The module's file is `path`; what it imports is looked for beside its outermost package first."""
+    file, module = Path(params.path), params.function.partition(":")[0]
+    folder = file.parents[module.count(".") + (file.name == "__init__.py")]
+    return _of_arrays(read_function(params.function, folder, channels_last=params.channels_last), params)
+
+
+def _of_arrays(arrays: Arrays, params: DataParams) -> Source:
+    """A Source; ConfigError for samples that no convolution can move over."""
+    if min(arrays.x.shape[2:]) < 2:
+        raise ConfigError(
+            f"the samples are {' x '.join(map(str, arrays.x.shape[1:]))}, and the networks "
+            "convolve over two dimensions of 2 at least; give windows of rows, [N, H, W]"
+        )
+    count = len(arrays.y)
+    test = np.arange(count - arrays.test, count, dtype=np.int64) if arrays.test else params.test_samples
+    return Source(arrays.x, arrays.y, arrays.classes, test)
+
+
 # Sources by the name that a recipe gives.
 SOURCES: dict[str, Callable[[DataParams, Progress], Source]] = {
     "digits": _digits,
     "image-folder": _image_folder,
+    "npz": _npz,
+    "csv": _csv,
+    "function": _function,
 }

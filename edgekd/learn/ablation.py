@@ -1,24 +1,29 @@
 """Which loss teaches best, if any? The same student with each of them, over several seeds, all else equal.
 
 Every loss is compared with "hard" (labels only) seed by seed: initial weights, order of the batches, views,
-epochs and learning rate are those of that seed in all of them. AdamW's step does not depend on the size
-of the loss, so no loss gets a longer step by its scale.
+epochs and learning rate are those of that seed in all of them. So is the size of the step: AdamW's does not
+depend on the scale of the loss, and for SGD each loss is scaled so that its first gradient is as long as
+that of the labels' loss.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from edgekd.data import Dataset, load_dataset
 from edgekd.evaluate.intervals import Interval, deviation, mean_of
 from edgekd.evaluate.metrics import accuracy
 from edgekd.learn.distill import Lesson, fit, lesson, new_student
 from edgekd.learn.knowledge import FILE, read_knowledge
-from edgekd.learn.losses import student_loss
+from edgekd.learn.losses import Loss, student_loss
 from edgekd.learn.structure import MODELS, Structure
 from edgekd.learn.student import fold
 from edgekd.learn.torch_tools import Machine, deterministic, machine_of, predict
@@ -28,6 +33,8 @@ from edgekd.recipe import DistillParams, LossTerm, Recipe
 SPLIT = "test"
 BASELINE = "hard"
 CONFIDENCE = 0.95
+_FIRST_SAMPLES = 512  # what the first gradient is taken over
+_SHORTEST = 1e-12
 # Standardized logits have deviation 1, and with them the divergence is small: the paper weighs it nine times.
 STANDARDIZED_WEIGHT = 9.0
 
@@ -131,10 +138,27 @@ def _points(difference: Mapping[str, float]) -> str:
     return f"{100 * difference['mean']:+.2f} ± {half:.2f} points"
 
 
+def equal_step(
+    loss: Loss, net: torch.nn.Module, inputs: torch.Tensor, targets: tuple[torch.Tensor, ...]
+) -> Loss:
+    """`loss` times what makes its gradient by the untrained `net`'s weights as long as the labels' loss's."""
+    lengths = []
+    for each in (student_loss(DistillParams(loss=BASELINE)), loss):
+        copied = copy.deepcopy(net)  # batch norm counts what it has seen, and must not have seen this
+        gradients = torch.autograd.grad(each(copied(inputs), targets), list(copied.parameters()))
+        lengths.append(math.sqrt(sum(float(g.square().sum()) for g in gradients)))
+    scale = lengths[0] / max(lengths[1], _SHORTEST)
+    return lambda student, t: scale * loss(student, t)
+
+
 def _one(
     structure: Structure, taught: Lesson, params: DistillParams, data: Dataset, seed: int, machine: Machine
 ) -> float:
     net = new_student(structure, seed)
-    fit(net, taught.batches, student_loss(params), params, len(taught.labels), seed, machine=machine)
+    loss = student_loss(params)
+    if params.optimizer == "sgd":
+        rows = torch.arange(min(_FIRST_SAMPLES, len(taught.labels)))
+        loss = equal_step(loss, net, *taught.batches(0, rows))
+    fit(net, taught.batches, loss, params, len(taught.labels), seed, machine=machine)
     x, y = data.part(SPLIT)
     return accuracy(y, predict(fold(net), x))

@@ -52,7 +52,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "ablation",
-            version=3,
+            version=4,
             inputs=lambda request: {"data": "dataset", "knowledge": "knowledge"},
             params=lambda request: learning.seeded(request, "student", "distill", "ablation"),
             run=learning.run_ablation,

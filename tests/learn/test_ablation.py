@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
-from edgekd.learn.ablation import distillation_report, summary, variant
-from edgekd.learn.losses import terms_of
+from edgekd.learn.ablation import distillation_report, equal_step, summary, variant
+from edgekd.learn.losses import Loss, student_loss, terms_of
 from edgekd.recipe import AblationParams, DistillParams, LossTerm
 from edgekd.report.learning import show_ablation
 from tests.learn.chain import Chain
@@ -41,6 +42,29 @@ def test_each_loss_trains_from_the_same_weights_in_the_same_order(chain: Chain, 
     labels, own = distillation_report(chain.data, chain.knowledge, recipe, tmp_path)["rows"]
     assert labels["values"] == own["values"] and labels["spread"] > 0
     assert own["verdict"] == "not told apart"
+
+
+@pytest.mark.parametrize("loss", [LossTerm("kd", 7.0), LossTerm("dkd"), LossTerm("logit-mse", 0.01)])
+def test_with_sgd_every_loss_begins_with_a_step_of_the_same_length(loss: LossTerm) -> None:
+    torch.manual_seed(3)
+    net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 4))
+    inputs, teacher, labels = torch.randn(32, 6), 3 * torch.randn(32, 4), torch.arange(32) % 4
+
+    def length(of: Loss) -> float:
+        gradients = torch.autograd.grad(of(net(inputs), (teacher, labels)), list(net.parameters()))
+        return sum(float(g.square().sum()) for g in gradients) ** 0.5
+
+    seen = net[1].running_mean.clone()
+    scaled = equal_step(student_loss(DistillParams(loss=(loss,))), net, inputs, (teacher, labels))
+    assert torch.equal(net[1].running_mean, seen)  # the measurement left nothing behind
+    assert length(scaled) == pytest.approx(length(student_loss(DistillParams(loss="hard"))), rel=1e-4)
+
+
+def test_an_ablation_with_sgd(chain: Chain, tmp_path: Path) -> None:
+    distill = dataclasses.replace(chain.recipe.distill, epochs=1, optimizer="sgd", learning_rate=0.05)
+    recipe = dataclasses.replace(chain.recipe, distill=distill, ablation=QUICK)
+    rows = distillation_report(chain.data, chain.knowledge, recipe, tmp_path)["rows"]
+    assert all(0 < row["mean"] < 1 for row in rows)
 
 
 def test_a_standardized_loss_carries_its_papers_weight() -> None:

@@ -2,9 +2,10 @@
 
 from edgekd.learn.losses.logits import decoupled, dist, hard, kd, logit_mse, standardized
 from edgekd.learn.losses.outputs import difference
-from edgekd.learn.losses.weighted import student_loss, terms_of
+from edgekd.learn.losses.weighted import Loss, student_loss, terms_of
 
 __all__ = [
+    "Loss",
     "decoupled",
     "difference",
     "dist",
