@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from edgekd.errors import ArtifactError
 
+MOST_INTEGERS = 512  # of a shape, or of an op's inputs
+
 
 class Reader:
     """The bytes, their name for messages, and what may still be read."""
@@ -86,17 +88,22 @@ class Table:
         return self._field(slot) is not None
 
     def array(self, slot: int, dtype: str) -> npt.NDArray[np.generic] | None:
-        """A vector of numbers (dtype as numpy's, little-endian) as an array of its own."""
+        """A vector of numbers (dtype as numpy's, little-endian): a read-only view of the file's bytes."""
         item = np.dtype(dtype)
         found = self._vector(slot, item.itemsize)
         if found is None:
             return None
         start, count = found
-        return np.frombuffer(self._reader.data, item, count, start).copy()
+        return np.frombuffer(self._reader.data, item, count, start)
 
     def integers(self, slot: int, dtype: str = "<i4") -> tuple[int, ...]:
-        """A vector of integers; empty where absent."""
+        """A short vector of integers; empty where absent. As Python's, each takes ten times its bytes."""
         found = self.array(slot, dtype)
+        if found is not None and len(found) > MOST_INTEGERS:
+            raise ArtifactError(
+                f"{self._reader.name} is damaged: it lists {len(found)} integers where a few belong; "
+                "get the file again"
+            )
         return () if found is None else tuple(found.tolist())
 
     def text(self, slot: int) -> str:

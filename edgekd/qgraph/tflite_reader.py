@@ -51,7 +51,7 @@ def read_tflite(data: bytes, name: str) -> QGraph:
         raise UnsupportedOpError(f"{name} holds {len(subgraphs)} subgraphs; export a model with exactly one")
     buffers = model.tables(4)
     tensors = tuple(_tensor(table, i, buffers, name) for i, table in enumerate(subgraphs[0].tables(0)))
-    codes = [_operator_code(table) for table in model.tables(1)]
+    codes = [operator_code(table) for table in model.tables(1)]
     ops = tuple(_op(table, i, codes, tensors, name) for i, table in enumerate(subgraphs[0].tables(3)))
     graph = QGraph(name, tensors, ops, subgraphs[0].integers(1), subgraphs[0].integers(2))
     validate(graph)
@@ -98,9 +98,10 @@ def _quantization(table: Table, where: str, rank: int) -> tuple[npt.NDArray[np.f
             f"{where} has a custom quantization; only scale and zero point are supported"
         )
     found = quantization.array(2, "<f4")
-    scale = np.zeros(0, np.float32) if found is None else found.astype(np.float32)
-    given = quantization.integers(3, "<i8")
-    zero_points = set(given) or {0}
+    scale = np.zeros(0, np.float32) if found is None else found.astype(np.float32, copy=False)
+    found_points = quantization.array(3, "<i8")
+    given = np.zeros(0, np.int64) if found_points is None else found_points
+    zero_points = set(np.unique(given).tolist()) or {0}
     axis = quantization.integer(6, "i")
     if len(zero_points) > 1:
         raise UnsupportedOpError(
@@ -139,11 +140,13 @@ def _constant(
         )
     if dtype == "bool":
         raw = (raw != 0).view(np.uint8)  # any other byte than 0 and 1 is no bool
-    values: npt.NDArray[np.generic] = raw.view(item).astype(dtype).reshape(shape)
+    # A view of the file where its bytes are aligned, as they are in a sound file: files may share parts.
+    values: npt.NDArray[np.generic] = raw.view(item).astype(dtype, copy=False).reshape(shape)
     return values
 
 
-def _operator_code(table: Table) -> str:
+def operator_code(table: Table) -> str:
+    """The name of an entry in the table of operator codes."""
     number = max(table.integer(0, "b"), table.integer(3, "i"))
     name = schema.operators().get(number, f"number {number}")
     return f"CUSTOM {table.text(1)}" if name == "CUSTOM" else name

@@ -269,12 +269,12 @@ def test_a_damaged_name_or_shape_does_not_flood_the_message() -> None:
     def change(model: Any) -> None:
         tensor = graph_of(model).tensors[0]
         tensor.name = b"x" * 5000
-        tensor.shapeSignature = [1, *([-1] * 3000)]
+        tensor.shapeSignature = [1, *([-1] * 300)]
 
     def deepen(model: Any) -> None:
-        graph_of(model).tensors[0].shape = [1 << 30] * 3000
+        graph_of(model).tensors[0].shape = [1 << 30] * 300
 
-    for damage, sentence in ((change, "dynamic shape of 3001 axes"), (deepen, "has 3000 axes")):
+    for damage, sentence in ((change, "dynamic shape of 301 axes"), (deepen, "has 300 axes")):
         with pytest.raises(UnsupportedOpError, match=sentence) as caught:
             read_tflite(changed(damage), "foreign.tflite")
         assert len(str(caught.value)) < 500 and is_one_sentence(caught.value)
