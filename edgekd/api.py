@@ -9,6 +9,7 @@ Every function raises EdgekdError with one sentence; nothing prints.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -131,10 +132,17 @@ def evaluations(request: Request) -> list[dict[str, Any]]:
     found = []
     for stage in evaluating.chain(request):
         artifact = graph.make(request, stage, gated=False)
-        verdict = evaluating.verdict_of(request, artifact) if request.recipe and not request.model else None
-        gate = {"outcome": verdict.outcome, "reason": verdict.reason} if verdict else None
-        found.append(evaluating.evaluation_of(artifact) | {"gate": gate})
+        found.append(evaluating.evaluation_of(artifact) | {"gate": evaluating.gate_of(request, artifact)})
     return found
+
+
+def gate(request: Request, stage: str) -> dict[str, str] | None:
+    """The gate's {"outcome", "reason"} on the model that `stage` made; None where no gate stands."""
+    from edgekd.pipeline import evaluating
+
+    judged = evaluating.judge_of(request, stage)
+    again = dataclasses.replace(request, again=False)
+    return evaluating.gate_of(request, graph.make(again, judged.by, gated=False)) if judged else None
 
 
 def bench(request: Request, to: str = "") -> dict[str, Any]:

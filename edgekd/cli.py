@@ -156,11 +156,12 @@ def _stage_task(stage: str, advice: str, given: dict[str, Any]) -> None:
     from edgekd.report.tables import show_table
 
     with ProgressView() as view:
-        artifact = api.make(_request(view, given), stage)
+        request = _request(view, given)
+        artifact = api.make(request, stage)
+        gate = api.gate(request, stage)
     if given["json"]:
-        _print_json(
-            {"stage": stage, "key": artifact.key, "path": str(artifact.path), "metrics": artifact.metrics}
-        )
+        found = {"stage": stage, "key": artifact.key, "path": str(artifact.path), "metrics": artifact.metrics}
+        _print_json(found | {"gate": gate})
         return
     rows = [
         (name, json.dumps(value) if isinstance(value, dict | list) else value)
@@ -168,6 +169,8 @@ def _stage_task(stage: str, advice: str, given: dict[str, Any]) -> None:
     ]
     show_table(f"{stage} {artifact.key}", ("figure", "value"), rows, right=(1,))
     print(f"files: {os.path.relpath(artifact.path)}")
+    if gate:
+        print(f"gate: {gate['outcome']}: {gate['reason']}")
     _advise(advice)
 
 

@@ -60,6 +60,14 @@ def verdict_of(request: Request, evaluation: Artifact) -> Any:
     return judge(evaluation.metrics, Budget(gate.max_accuracy_drop, gate.min_accuracy))
 
 
+def gate_of(request: Request, evaluation: Artifact) -> dict[str, str] | None:
+    """The verdict as JSON has it; None where the model is the user's own."""
+    if not request.recipe or request.model:
+        return None
+    verdict = verdict_of(request, evaluation)
+    return {"outcome": verdict.outcome, "reason": verdict.reason}
+
+
 def check(request: Request, stage_name: str, made: Artifact, evaluation: Artifact) -> None:
     """Raise BudgetError where the gate says no: what fell, by how much, what is still good, what to try."""
     from edgekd.evaluate.gate import FAILED, UNDECIDED

@@ -146,6 +146,10 @@ def test_the_command_and_its_json(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     records: list[dict[str, Any]] = json.loads(done.stdout)
     assert records[0]["gate"]["outcome"] == "passed"
+    stage = json.loads(edgekd(project, "compress", "--recipe", "quick", "--json").stdout)
+    assert stage["gate"]["outcome"] == "passed" and "against distill" in stage["gate"]["reason"]
+    shown = edgekd(project, "quantize", "--recipe", "quick").stdout
+    assert "gate: " in shown and "gate.max_accuracy_drop allows 2.00" in shown
     failed = edgekd(project, "bench", "--recipe", "harsh", "--target", "mcu-sim")
     assert failed.returncode == 5 and failed.stdout == ""
     assert failed.stderr.splitlines()[-1].startswith("edgekd: compress ") and "Traceback" not in failed.stderr
