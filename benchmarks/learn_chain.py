@@ -25,7 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 from edgekd import api  # noqa: E402
 from edgekd.data import load_dataset  # noqa: E402
-from edgekd.evaluate.metrics import correct, wilson  # noqa: E402
+from edgekd.evaluate.intervals import clopper_pearson  # noqa: E402
+from edgekd.evaluate.metrics import correct  # noqa: E402
 from edgekd.qgraph.onnx_reader import read_onnx  # noqa: E402
 from edgekd.qgraph.reference import run  # noqa: E402
 
@@ -68,8 +69,9 @@ def integer_accuracy(dataset: Path, model: Path) -> dict[str, Any]:
     for start in range(0, len(y), BATCH):
         part = np.ascontiguousarray(np.moveaxis(x[start : start + BATCH], 1, -1))
         hits += correct(y[start : start + BATCH], run(graph, [part])[0])
-    low, high = wilson(hits, len(y))
-    return {"accuracy": hits / len(y), "low": low, "high": high, "samples": len(y), "split": "test"}
+    found = clopper_pearson(hits, len(y))
+    interval = {"low": found.low, "high": found.high}
+    return {"accuracy": hits / len(y), "samples": len(y), "split": "test"} | interval
 
 
 def save(report: dict[str, Any], path: Path) -> None:

@@ -68,16 +68,15 @@ class TeacherParams:
     """The teacher's network and its training.
 
     checkpoint: weights to start from, a file relative to the project (epochs = 0: taken as they are).
-    width: read by convnet only. optimizer: sgd has Nesterov momentum 0.9.
+    width: read by convnet only. optimizer: sgd has Nesterov momentum. ema: share of the weights' running mean
+    that is kept at each step, 0 for none.
     """
 
     model: str = setting("convnet", choices=("convnet", "resnet20", "resnet56"))
     checkpoint: str = setting("")
     width: int = setting(32, unit="channels", minimum=4, maximum=512)
     optimizer: str = setting("adamw", choices=OPTIMIZERS)
-    ema: float = setting(
-        0.0, minimum=0, maximum=0.99999
-    )  # share of the old average kept at each step; 0: off
+    ema: float = setting(0.0, minimum=0, maximum=0.99999)
     epochs: int = setting(30, minimum=0, maximum=10_000)
     batch_samples: int = setting(64, unit="samples", minimum=2, maximum=65_536)
     learning_rate: float = setting(0.004, minimum=1e-8, maximum=10)
@@ -148,9 +147,7 @@ class DistillParams:
     temperature: float = setting(4.0, minimum=0.1, maximum=100)
     hard_share: float = setting(0.1, minimum=0, maximum=1)
     optimizer: str = setting("adamw", choices=OPTIMIZERS)
-    ema: float = setting(
-        0.0, minimum=0, maximum=0.99999
-    )  # share of the old average kept at each step; 0: off
+    ema: float = setting(0.0, minimum=0, maximum=0.99999)
     epochs: int = setting(200, minimum=1, maximum=10_000)
     batch_samples: int = setting(64, unit="samples", minimum=2, maximum=65_536)
     learning_rate: float = setting(0.02, minimum=1e-8, maximum=10)

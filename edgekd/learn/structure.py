@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgekd.errors import ArtifactError, BudgetError
+from edgekd.errors import ArtifactError, BudgetError, ConfigError
 from edgekd.recipe import StudentParams
 
 KINDS = ("conv", "pool", "dense", "add")
@@ -108,7 +108,7 @@ def separable(params: StudentParams, input_shape: Sequence[int], classes: int) -
 
     Raises BudgetError when it exceeds the recipe's limits.
     """
-    channels, height, width = input_shape
+    channels, height, width = _image(input_shape, params)
     layers = [LayerSpec("conv", channels, params.channels[0], 3, params.strides[0], relu=True)]
     for before, after, stride in zip(params.channels, params.channels[1:], params.strides[1:], strict=False):
         layers.append(LayerSpec("conv", before, before, 3, stride, groups=before, relu=True))
@@ -122,7 +122,7 @@ def residual(params: StudentParams, input_shape: Sequence[int], classes: int) ->
     channels (16, 16, 32, 64) with strides (1, 1, 2, 2) on 3 x 32 x 32 is MLPerf Tiny's ResNet-8. A shortcut
     is a 1 x 1 convolution where the block changes channels or size. Raises BudgetError beyond the limits.
     """
-    channels, height, width = input_shape
+    channels, height, width = _image(input_shape, params)
     layers = [LayerSpec("conv", channels, params.channels[0], 3, params.strides[0], relu=True)]
     for before, after, stride in zip(params.channels, params.channels[1:], params.strides[1:], strict=False):
         start = len(layers) - 1
@@ -134,6 +134,16 @@ def residual(params: StudentParams, input_shape: Sequence[int], classes: int) ->
             shortcut = len(layers) - 1
         layers.append(LayerSpec("add", after, after, relu=True, source=straight, other=shortcut))
     return _headed(layers, params, (channels, height, width), classes)
+
+
+def _image(input_shape: Sequence[int], params: StudentParams) -> tuple[int, int, int]:
+    if len(input_shape) != 3:
+        raise ConfigError(
+            f"student.model {params.model} takes samples [channels, height, width] and these have the shape "
+            f"{tuple(input_shape)}; reshape them in the data set"
+        )
+    channels, height, width = input_shape
+    return channels, height, width
 
 
 def _headed(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from edgekd.errors import ArtifactError, BudgetError
+from edgekd.errors import ArtifactError, BudgetError, ConfigError
 from edgekd.learn.structure import LayerSpec, Structure, residual, separable
 from edgekd.recipe import StudentParams, load_recipe
 from tests.learn.chain import RECIPES
@@ -61,6 +62,12 @@ def test_a_student_beyond_its_limits_is_refused(changes: dict[str, int], said: s
     params = dataclasses.replace(load_recipe("digits", [RECIPES]).student, **changes)
     with pytest.raises(BudgetError, match=said):
         separable(params, (1, 8, 8), 10)
+
+
+@pytest.mark.parametrize("build", [separable, residual])
+def test_samples_that_are_no_images_are_refused(build: Callable[..., Structure]) -> None:
+    with pytest.raises(ConfigError, match=r"takes samples \[channels, height, width\] .* shape \(640,\)"):
+        build(RESNET8, (640,), 10)
 
 
 def test_counting_needs_no_torch() -> None:

@@ -1,0 +1,84 @@
+"""A training stage under `torchrun`: every process runs this program, the first writes the result.
+
+    torchrun --nproc-per-node 2 -m edgekd.learn.launch JOB.json
+
+JOB.json holds `stage` ("teacher" or "distill"), `recipe` (the recipe's tables with absolute paths),
+`dataset`, `knowledge` (for distill), `out` and, if wanted, `work` and `log`: directories that all
+processes see. Each process takes its share of every batch, gradients are averaged: gloo on CPUs, nccl
+on GPUs, one machine or several (torchrun's own --nnodes and --rdzv-endpoint). Batch norm's statistics are
+each process's own, the first one's are kept; so the number of processes is part of the result.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torch import distributed
+
+from edgekd.declaration import build
+from edgekd.errors import ArtifactError, ConfigError, EdgekdError
+from edgekd.learn.distill import distill_student
+from edgekd.learn.teacher import train_teacher
+from edgekd.learn.training import Watch, rank
+from edgekd.recipe import Recipe
+
+
+def main(arguments: list[str]) -> int:
+    """Run the job; 0, or the error's exit code with its sentence on stderr."""
+    try:
+        job = read_job(arguments)
+        distributed.init_process_group("nccl" if job["recipe"].device == "gpu" else "gloo")
+        try:
+            metrics = run_job(job)
+        finally:
+            distributed.destroy_process_group()
+    except EdgekdError as error:
+        print(f"edgekd: {error}", file=sys.stderr)
+        return error.exit_code
+    if metrics is not None:
+        print(json.dumps(metrics, sort_keys=True))
+    return 0
+
+
+def read_job(arguments: list[str]) -> dict[str, Any]:
+    """The job with its recipe built and its places as paths. Raises ConfigError or ArtifactError."""
+    if len(arguments) != 1:
+        raise ConfigError(
+            "this takes one argument: a job's .json file (edgekd/learn/launch.py says what is in it)"
+        )
+    path = Path(arguments[0])
+    try:
+        table = json.loads(path.read_text("utf-8"))
+        stage, recipe = table["stage"], build(Recipe, table["recipe"], str(path), "recipe")
+        places = {
+            name: Path(table[name])
+            for name in ("dataset", "knowledge", "out", "work", "log")
+            if name in table
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is not a readable job ({error}); write it again") from None
+    needed = {"teacher": ("dataset", "out"), "distill": ("dataset", "knowledge", "out")}
+    missing = [name for name in needed.get(stage, ("stage",)) if name not in places]
+    if missing:
+        raise ConfigError(f"{path}: the job needs {missing[0]!r}; stages are teacher and distill")
+    return {"stage": stage, "recipe": recipe} | places
+
+
+def run_job(job: dict[str, Any]) -> dict[str, Any] | None:
+    """The stage's metrics in the first process, None in the others, which write into a place of their own."""
+    watch = Watch(work=job.get("work"), log=job.get("log") if rank() == 0 else None)
+    with tempfile.TemporaryDirectory(prefix="edgekd-") as elsewhere:
+        out = job["out"] if rank() == 0 else Path(elsewhere)
+        if job["stage"] == "teacher":
+            metrics = train_teacher(job["dataset"], job["recipe"], out, watch=watch)
+        else:
+            metrics = distill_student(job["dataset"], job["knowledge"], job["recipe"], out, watch=watch)
+    return metrics if rank() == 0 else None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
