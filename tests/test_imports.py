@@ -32,7 +32,7 @@ ALLOWED = {
     "evaluate": "errors",
     "signal": "errors progress",
     "data": "errors progress recipe",
-    "learn": "data errors evaluate progress qgraph recipe",
+    "learn": "data declaration errors evaluate progress qgraph recipe",
     "compress": "data errors evaluate learn progress qgraph recipe",
     "export": "data errors learn progress qgraph resources target",
     "quantize": "data errors export progress qgraph recipe",
