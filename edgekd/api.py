@@ -160,6 +160,16 @@ def bench(request: Request, to: str = "") -> dict[str, Any]:
     return record | {"when": request.store.made_at(artifact)}
 
 
+def check(request: Request, start: Path | None = None) -> dict[str, Any]:
+    """Whether the model fits: ops, bytes predicted for each microcontroller profile, what is in the way.
+
+    Nothing is trained, compiled or run. `request.target` restricts the profiles to one.
+    """
+    from edgekd.pipeline.checking import check_model
+
+    return check_model(request, [request.target] if request.target else list(targets(start).values()))
+
+
 def deploy(request: Request, to: str = "") -> Mapping[str, Any]:
     """Bring the bundle to a Linux device, whole or not at all; what lies there afterwards."""
     from edgekd.pipeline.effects import deploy_to_device

@@ -240,6 +240,23 @@ def bench(**given: Any) -> None:
     )
 
 
+@command("model", "recipe", "target", "compiler", "store", "json")
+def check(**given: Any) -> None:
+    """Does a model fit? Ops, flash and RAM on every microcontroller, without training or compiling."""
+    from edgekd import api
+    from edgekd.report.check import show_check
+
+    answer = api.check(_request(lambda *a: None, given))
+    if given["json"]:
+        _print_json(answer)
+        return
+    show_check(answer)
+    fitting = [row["target"] for row in answer["targets"] if row["fits"]]
+    origin = f"--model {given['model']}" if given["model"] else "--recipe " + (given["recipe"] or "digits")
+    if fitting:
+        _advise(f"invoke bench {origin} --target {fitting[0]}")
+
+
 @command(*COMMON, *SSH)
 def deploy(**given: Any) -> None:
     """Bring the bundle to a Linux device over SSH, whole or not at all."""

@@ -94,6 +94,11 @@ BAD = [
     (("teacher", "--model", "cut.tflite"), 2, "this stage learns from a recipe, and --model replaces it"),
     (("deploy", "--target", "mcu-sim"), 2, "mcu-sim"),
     (("show", "nothing"), 3, "no artifact in"),
+    (("check", "--model", "gone.tflite"), 3, "gone.tflite: no such file"),
+    (("check", "--model", "cut.tflite", "--target", "mcu-sim"), 3, "cut.tflite"),
+    (("check", "--model", "cut.tflite", "--compiler", "tcc"), 2, "compiler 'tcc' does not exist"),
+    (("check", "--target", "mcu-sim"), 2, "recipe digits has no int8 model in the store yet"),
+    (("check", "--model", "cut.tflite", "--target", "rpi4"), 2, "target rpi4 is of kind 'linux'"),
 ]
 
 

@@ -12,13 +12,14 @@ import struct
 import subprocess
 import time
 
-from edgekd.errors import DeviceError, MissingDependencyError
+from edgekd.errors import ConfigError, DeviceError, MissingDependencyError
 from edgekd.mcu.engine import EmulatorResult, Run, fault_error, read_rows
 
 QEMU = "qemu-system-arm"
 INSTALL = "apt-get install qemu-system-arm"
 INSTRUCTIONS_PER_TICK = 40
 POLL_S = 0.05
+MACHINE_ORIGINS = (0, 0x2000_0000)  # flash and RAM of mps2-an386
 FAULT_RECORD = struct.Struct("<8I")  # struct fault_record in firmware_stubs/boards/cortex-m/startup.c
 
 
@@ -28,12 +29,24 @@ def run_qemu(run: Run) -> EmulatorResult:
     path = shutil.which(QEMU)
     if path is None:
         raise MissingDependencyError(f"{QEMU} is not on PATH; install it: {INSTALL}")
+    _hold_link_map(run)
     run.inputs.tofile(run.folder / "samples.bin")
     status, said = _supervise(path, run)
     _raise_fault(run, status, said)
     outputs, ticks = read_rows(run)
     instructions = tuple(int(tick) * INSTRUCTIONS_PER_TICK for tick in ticks[: run.counted])
     return EmulatorResult(outputs, instructions, (), (), None, _version(path))
+
+
+def _hold_link_map(run: Run) -> None:
+    """QEMU's machine has its own memory: a profile with another link map runs on unicorn only."""
+    memory, emulator = run.target.memory, run.target.emulator
+    assert memory is not None and emulator is not None
+    if (memory.flash_origin, memory.ram_origin) != MACHINE_ORIGINS:
+        raise ConfigError(
+            f"target {run.target.name} has flash at 0x{memory.flash_origin:08x}, where QEMU's "
+            f"{emulator.machine} has none; take --engine unicorn"
+        )
 
 
 def _command(path: str, run: Run) -> list[str]:

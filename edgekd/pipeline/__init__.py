@@ -7,5 +7,6 @@ benching.py  the bench on an emulated core (emulated.py does it)
 samples.py   what a model is calibrated with and judged on
 stages.py    STAGES, the table of all of them
 graph.py     making an artifact with all it depends on; looking without making; provenance
+checking.py  looking at a model without making anything
 effects.py   what happens on real devices: appended as records, never cached
 """

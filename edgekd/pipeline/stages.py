@@ -28,7 +28,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "teacher",
-            version=2,
+            version=3,
             inputs=lambda request: {"data": "dataset"},
             params=learning.teacher_params,
             run=learning.run_teacher,
@@ -140,7 +140,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "build",
-            version=2,
+            version=3,
             inputs=lambda request: {"export": "export"},
             params=lambda request: shipping.machine_params(request) | {"compiler": request.compiler},
             run=shipping.run_build,

@@ -1,0 +1,183 @@
+"""A firmware engineer's first question, answered without training or compiling: does this model fit?
+
+`check` takes a model's bytes or graph and the profiles, and says which ops it holds, which of them cannot
+run, what it takes of flash and RAM on every microcontroller profile, what stands in the way, and what
+would make it fit. A pure function; footprint.py predicts the bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgekd.errors import UnsupportedOpError
+from edgekd.mcu.codegen import GeneratedModel, generate
+from edgekd.mcu.dsp.family import family_of
+from edgekd.mcu.footprint import ROUND_BYTES, Footprint, compilers, load_table, predict
+from edgekd.qgraph.edges import strip_float_edges
+from edgekd.qgraph.ir import QGraph
+from edgekd.qgraph.loader import load_graph
+from edgekd.qgraph.survey import SurveyedOp, survey_graph, survey_tflite
+from edgekd.target import Memory, Target
+
+
+def check_file(data: bytes, file_name: str, targets: Sequence[Target], kind: str) -> dict[str, Any]:
+    """`check` for a model file's bytes; an op that edgekd cannot run is an answer, not an error.
+
+    Raises ArtifactError for a file that is broken or no model.
+    """
+    try:
+        return check(load_graph(data, file_name), targets, kind)
+    except UnsupportedOpError as error:
+        tflite = data[4:8] == b"TFL3"
+        ops = survey_tflite(data, file_name) if tflite else []
+        return _answer(file_name, ops, [str(error)], targets, kind)
+
+
+def check(graph: QGraph, targets: Sequence[Target], kind: str) -> dict[str, Any]:
+    """What `graph` needs on each of `targets` (those of kind mcu) when compiled by `kind`.
+
+    Returns {"model", "compiler", "ops": [{op, count, macs, supported}], "unsupported": [{op, layer,
+    inputs, outputs}], "obstacles": [sentence], "peak": {layer, bytes}, "targets": [{target, core, family,
+    fits, flash_need, flash_have, ram_need, ram_have, stack_bound, parts, latency_us, advice}]}; bytes.
+    What cannot be told is null.
+    """
+    ops = survey_graph(graph)
+    try:
+        stripped = strip_float_edges(graph)
+        models = {family_of(t.core.cpu): None for t in targets if t.core is not None}
+        generated = {family: generate(stripped, family) for family in models}
+    except UnsupportedOpError as error:
+        return _answer(graph.name, ops, [str(error)], targets, kind)
+    answer = _answer(graph.name, ops, [], (), kind)
+    macs = Counter[str]()
+    for layer in next(iter(generated.values()), generate(stripped)).layers:
+        macs[layer.op] += layer.macs
+    answer["ops"] = [row | {"macs": macs[row["op"]]} for row in answer["ops"]]
+    answer["peak"] = peak_layer(stripped)
+    answer["targets"] = [
+        _row(target, generated[family_of(target.core.cpu)], kind, answer["peak"])
+        for target in targets
+        if target.core is not None
+    ]
+    return answer
+
+
+def peak_layer(graph: QGraph) -> dict[str, Any]:
+    """The op during which most activation bytes are alive: its layer, and those bytes."""
+    first = dict.fromkeys(graph.inputs, -1)
+    last = dict.fromkeys(graph.inputs, -1)
+    for step, op in enumerate(graph.ops):
+        first.update(dict.fromkeys(op.outputs, step))
+        last.update({i: step for i in (*op.inputs, *op.outputs) if i in first})
+    last.update(dict.fromkeys(graph.outputs, len(graph.ops)))
+    alive = [
+        sum(graph.tensors[i].nbytes for i in first if first[i] <= step <= last[i])
+        for step in range(len(graph.ops))
+    ]
+    if not alive:
+        return {"layer": None, "bytes": 0}
+    step = alive.index(max(alive))
+    return {"layer": graph.label(step), "bytes": alive[step]}
+
+
+def _answer(
+    name: str, ops: Sequence[SurveyedOp], obstacles: list[str], targets: Sequence[Target], kind: str
+) -> dict[str, Any]:
+    """The answer without figures: every profile's row is unknown."""
+    counts = Counter(op.kind for op in ops)
+    supported = {op.kind: op.is_supported for op in ops}
+    return {
+        "model": name,
+        "compiler": compilers(load_table()).get(kind, kind),
+        "ops": [
+            {"op": op, "count": count, "macs": None, "supported": supported[op]}
+            for op, count in sorted(counts.items())
+        ],
+        "unsupported": [
+            {"op": op.kind, "layer": op.layer, "inputs": op.inputs, "outputs": op.outputs}
+            for op in ops
+            if not op.is_supported
+        ],
+        "obstacles": obstacles,
+        "peak": None,
+        "targets": [_unknown(target) for target in targets if target.core is not None],
+    }
+
+
+def _unknown(target: Target) -> dict[str, Any]:
+    assert target.core is not None and target.memory is not None
+    return {
+        "target": target.name,
+        "core": target.core.cpu,
+        "family": family_of(target.core.cpu),
+        "fits": None,
+        "flash_need": None,
+        "flash_have": target.memory.flash_bytes,
+        "ram_need": None,
+        "ram_have": target.memory.ram_bytes,
+        "stack_bound": None,
+        "parts": None,
+        "latency_us": None,
+        "advice": ["the model cannot run yet: see what stands in the way"],
+    }
+
+
+def _row(target: Target, model: GeneratedModel, kind: str, peak: Mapping[str, Any]) -> dict[str, Any]:
+    """One profile's answer. RAM is counted as the linker counts it: with the whole reserved stack."""
+    assert target.core is not None and target.memory is not None
+    memory = target.memory
+    found = predict(model, kind)
+    stack = -(-memory.stack_bytes // ROUND_BYTES) * ROUND_BYTES
+    ram = found.arena + found.static + stack
+    advice = _advice(found, memory, ram, peak)
+    known = found.flash_bytes is not None or found.weights > memory.flash_bytes or ram > memory.ram_bytes
+    return _unknown(target) | {
+        "fits": not advice if known else None,
+        "flash_need": found.flash_bytes,
+        "ram_need": ram,
+        "stack_bound": found.stack,
+        "parts": {
+            "weights": found.weights,
+            "constants": found.constants,
+            "code": found.code,
+            "arena": found.arena,
+            "static": found.static,
+            "stack_reserved": stack,
+        },
+        "advice": advice or list(found.missing),
+    }
+
+
+def _advice(found: Footprint, memory: Memory, ram: int, peak: Mapping[str, Any]) -> list[str]:
+    """What stands in the way on this profile, and what would make it fit; empty where all fits."""
+    advice = []
+    flash = found.weights if found.flash_bytes is None else found.flash_bytes
+    if flash > memory.flash_bytes:
+        over = flash - memory.flash_bytes
+        room = memory.flash_bytes - (flash - found.weights)
+        mend = (
+            f"weights of at most {room:,} bytes ({100 * room // max(found.weights, 1)} % of today's) fit: "
+            "compress the model"
+            if room > 0
+            else "the code alone does not fit"
+        )
+        advice.append(f"flash: {over:,} bytes too many; {mend}, or take a target with {flash:,} bytes")
+    if ram > memory.ram_bytes:
+        over = ram - memory.ram_bytes
+        advice.append(
+            f"RAM: {over:,} bytes too many; most are alive in {peak['layer']} ({peak['bytes']:,} bytes of "
+            f"tensors): a smaller input or an earlier stride there, or a target with {ram:,} bytes"
+        )
+    if found.stack is not None and found.stack > memory.stack_bytes:
+        advice.append(
+            f"stack: up to {found.stack:,} bytes, {memory.stack_bytes:,} are reserved; raise "
+            "memory.stack_bytes in the profile"
+        )
+    return advice
+
+
+def fitting(answer: Mapping[str, Any]) -> list[str]:
+    """The names of the targets that the model fits."""
+    return [row["target"] for row in answer["targets"] if row["fits"]]

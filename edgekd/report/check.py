@@ -1,0 +1,63 @@
+"""`edgekd check` for a person: the ops, the targets that fit, what stands in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgekd.report.tables import Cell, show_table
+
+FITS = {True: "yes", False: "no", None: "unknown"}
+
+
+def show_check(answer: Mapping[str, Any]) -> None:
+    """Print an answer of edgekd.mcu.check."""
+    ops = [(row["op"], row["count"], row["macs"], row["supported"]) for row in answer["ops"]]
+    show_table(f"{answer['model']}: ops", ("op", "layers", "MACs", "runs"), ops, right=(1, 2))
+    if answer["unsupported"]:
+        print()
+        rows = [
+            (r["layer"], r["op"], _shapes(r["inputs"]), _shapes(r["outputs"])) for r in answer["unsupported"]
+        ]
+        show_table("Cannot run", ("layer", "op", "inputs", "outputs"), rows)
+    print()
+    columns = ("target", "fits", "flash need", "have", "RAM need", "have", "stack, at most", "latency")
+    title = f"Targets, bytes predicted for {answer['compiler']}"
+    show_table(title, columns, [_row(row) for row in answer["targets"]], right=(2, 3, 4, 5, 6, 7))
+    _show_parts(answer)
+    for sentence in answer["obstacles"]:
+        print(f"in the way: {sentence}")
+    for row in answer["targets"]:
+        for sentence in row["advice"]:
+            print(f"{row['target']}: {sentence}")
+
+
+def _row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
+    latency = row["latency_us"]
+    return (
+        row["target"],
+        FITS[row["fits"]],
+        row["flash_need"],
+        row["flash_have"],
+        row["ram_need"],
+        row["ram_have"],
+        row["stack_bound"],
+        None if latency is None else f"{latency / 1e3:.2f} ms",
+    )
+
+
+def _show_parts(answer: Mapping[str, Any]) -> None:
+    """What the predicted bytes are, a family of kernels a line."""
+    families = {row["family"]: row["parts"] for row in answer["targets"] if row["parts"]}
+    rows = [
+        (family, *(parts[name] for name in ("weights", "constants", "code", "arena", "static")))
+        for family, parts in families.items()
+    ]
+    if rows:
+        print()
+        columns = ("kernels", "weights", "constants", "code, at most", "arena", "static")
+        show_table("Of these", columns, rows, right=(1, 2, 3, 4, 5))
+
+
+def _shapes(shapes: Any) -> str:
+    return ", ".join("x".join(str(extent) for extent in shape) for shape in shapes[:4])

@@ -1,0 +1,206 @@
+"""`check`: predictions beside linked images, what does not fit, what cannot run, and what is not known."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from benchmarks.kernel_sizes import structs, table_of
+from edgekd.errors import ArtifactError, ConfigError
+from edgekd.mcu.check import check, check_file, fitting
+from edgekd.mcu.codegen import generate
+from edgekd.mcu.emulator import run_image
+from edgekd.mcu.firmware import build_image
+from edgekd.mcu.footprint import (
+    digest_of_source,
+    harness_sources,
+    kernel_folder,
+    load_table,
+    normal_leaf,
+    predict,
+)
+from edgekd.mcu.toolchain import Compiler
+from edgekd.qgraph.ir import QGraph
+from edgekd.qgraph.tflite_reader import read_tflite
+from edgekd.qgraph.tflite_writer import write_tflite
+from edgekd.target import load_target
+from tests.graphs import inputs_for, small_net
+from tests.mcu.firmware_models import mcu_target
+from tests.mcu.generated import pack, write
+from tests.random_graphs import wide_graph
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ("ad01_int8", "kws_ref_model", "pretrainedResnet_quant", "vww_96_int8")
+FAMILIES = ("portable", "dsp")
+
+
+@pytest.fixture(scope="session")
+def table(compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The committed table where it holds this compiler, else one that is measured now."""
+    committed = load_table()
+    if compiler.version in committed["compilers"] and not stale(committed["compilers"][compiler.version]):
+        return dict(committed)
+    folder = tmp_path_factory.mktemp("sizes")
+    measured = table_of(compiler, folder)
+    return {"structs": structs(compiler, folder), "compilers": {compiler.version: measured}}
+
+
+def stale(sizes: dict[str, Any]) -> list[str]:
+    """The sources whose text is not the one that was measured."""
+    fresh = {path.name: digest_of_source(path) for path in sorted(kernel_folder().glob("*.c"))}
+    rows = {name: row["digest"] for name, row in sizes["sources"].items()}
+    harness = {path.name: digest_of_source(path) for path in harness_sources()}
+    changed = [name for name in fresh if fresh[name] != rows.get(name)]
+    return changed + [name for name in harness if harness[name] != sizes["harness_digests"].get(name)]
+
+
+@pytest.mark.parametrize("kind", ["clang", "gcc"])
+def test_the_committed_table_is_of_these_kernels(kind: str) -> None:
+    sizes = next(row for row in load_table()["compilers"].values() if row["kind"] == kind)
+    assert stale(sizes) == [], "run benchmarks/kernel_sizes.py and commit edgekd/mcu/code_sizes.json"
+
+
+def hold_to_the_image(graph: QGraph, family: str, compiler: Compiler, table: Any, folder: Path) -> None:
+    """Build and run the image; the prediction is exact, or above by no more than is promised."""
+    model = generate(graph, family)
+    found = predict(model, compiler.kind, table)
+    target = mcu_target(stack_bytes=4096)
+    build_image(write(model, folder / "c"), target, compiler, folder / "image")
+    image = json.loads((folder / "image" / "image.json").read_text())
+    flash, ram = image["flash_bytes"], image["ram_bytes"]
+    assert found.missing == ()
+    assert (found.weights, found.constants) == (flash["weights"], flash["constants"])
+    assert (found.arena, found.static) == (ram["arena"], ram["static"])
+    assert found.code is not None and flash["code"] <= found.code <= 1.05 * flash["code"]
+    inputs = pack(inputs_for(graph, np.random.default_rng(1), 3))
+    elf, layers = folder / "image" / "firmware.elf", folder / "c" / "layers.json"
+    peak = run_image(elf, layers, target, inputs, counted=0, watched=0).peak_stack_bytes
+    assert found.stack is not None and peak is not None and peak <= found.stack <= peak + 64
+
+
+@pytest.mark.needs("unicorn")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("seed", range(3))
+def test_predictions_beside_random_images(
+    seed: int, family: str, compiler: Compiler, table: Any, tmp_path: Path
+) -> None:
+    graph = wide_graph(np.random.default_rng([11, seed]))
+    hold_to_the_image(graph, family, compiler, table, tmp_path)
+
+
+@pytest.mark.shared
+@pytest.mark.needs("unicorn")
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", MODELS)
+def test_predictions_beside_known_models(
+    name: str, family: str, compiler: Compiler, table: Any, tmp_path: Path, shared: Path
+) -> None:
+    graph = read_tflite((shared / f"data/mlperf_tiny/models/{name}.tflite").read_bytes(), name)
+    hold_to_the_image(graph, family, compiler, table, tmp_path)
+
+
+def profiles() -> list[Any]:
+    return [load_target(name, [ROOT / "targets"]) for name in ("mcu-sim", "nrf52840dk", "nucleo-l4r5zi")]
+
+
+def test_a_small_model_fits_everywhere() -> None:
+    answer = check(small_net(np.random.default_rng(1)), profiles(), "clang")
+    assert len(answer["targets"]) == 3 and answer["unsupported"] == answer["obstacles"] == []
+    assert fitting(answer) == [row["target"] for row in answer["targets"]]
+    assert {row["op"]: row["count"] for row in answer["ops"]}["CONV_2D"] == 2
+    assert answer["peak"]["bytes"] > 0 and json.dumps(answer)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"flash_bytes": 4096}, r"flash: [\d,]+ bytes too many"),
+        ({"ram_bytes": 1400}, r"RAM: [\d,]+ bytes too many; most are alive in op \d"),
+        ({"stack_bytes": 256}, r"stack: up to [\d,]+ bytes, 256 are reserved"),
+    ],
+)
+def test_what_does_not_fit_is_said_with_its_mend(limits: dict[str, int], message: str) -> None:
+    import re
+
+    answer = check(small_net(np.random.default_rng(1)), [mcu_target(**limits)], "clang")
+    row = answer["targets"][0]
+    assert row["fits"] is False and any(re.match(message, sentence) for sentence in row["advice"])
+
+
+def test_what_the_table_does_not_hold_is_null() -> None:
+    model = generate(small_net(np.random.default_rng(1)))
+    table = copy.deepcopy(dict(load_table()))
+    sizes = next(row for row in table["compilers"].values() if row["kind"] == "clang")
+    sizes["sources"]["k_gemm_s8.c"]["digest"] = "another"
+    found = predict(model, "clang", table)
+    assert (found.code, found.constants, found.stack, found.flash_bytes) == (None,) * 4
+    assert found.weights > 0 and found.missing == (
+        "the table of code sizes does not hold this version of k_gemm_s8.c",
+    )
+    assert predict(model, "tcc", table).missing == ("the table of code sizes holds nothing for tcc",)
+
+
+def test_a_leaf_is_known_by_its_instructions() -> None:
+    text = ".text.k_a\nk_a:\n    asr r0, r1, #{}\n    ldr r2, [sp, #8]\n"
+    assert normal_leaf(text.format(9)) == normal_leaf(text.format(11).replace("k_a", "k_b"))
+    assert normal_leaf(text.format(9)) != normal_leaf(text.format(900))
+
+
+def with_unknown_op(data: bytes) -> bytes:
+    """The file with its SOFTMAX turned into an operator that edgekd has not."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    for code in model.operatorCodes:
+        if code.builtinCode == schema.BuiltinOperator.SOFTMAX:
+            code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.LOG_SOFTMAX
+    builder = flatbuffers.Builder(len(data))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_an_op_that_cannot_run_is_an_answer() -> None:
+    data = with_unknown_op(write_tflite(small_net(np.random.default_rng(1))))
+    answer = check_file(data, "net.tflite", profiles(), "clang")
+    (row,) = answer["unsupported"]
+    assert row["op"] == "LOG_SOFTMAX" and row["layer"] and row["inputs"] == ((1, 10),)
+    assert "LOG_SOFTMAX" in answer["obstacles"][0] and fitting(answer) == []
+    assert all(row["fits"] is None and row["flash_need"] is None for row in answer["targets"])
+
+
+@pytest.mark.parametrize("data", [b"", b"\x1c\x00\x00\x00TFL3\x14", bytes(100)])
+def test_a_broken_file_is_refused(data: bytes) -> None:
+    with pytest.raises(ArtifactError, match=r"net\.tflite"):
+        check_file(data, "net.tflite", profiles(), "clang")
+
+
+@pytest.mark.shared
+def test_an_answer_takes_less_than_two_seconds(shared: Path) -> None:
+    data = (shared / "data/mlperf_tiny/models/vww_96_int8.tflite").read_bytes()
+    began = time.process_time()
+    assert len(fitting(check_file(data, "vww.tflite", profiles(), "clang"))) == 3
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.needs("unicorn")
+def test_a_profile_with_its_own_link_map_runs_on_unicorn_and_not_on_qemu(
+    clang: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgekd.mcu import qemu
+
+    target, graph = load_target("nucleo-l4r5zi", [ROOT / "targets"]), small_net(np.random.default_rng(1))
+    inputs = pack(inputs_for(graph, np.random.default_rng(1), 4))
+    generated = write(generate(graph, "dsp"), tmp_path / "c")
+    build_image(generated, target, clang, tmp_path)
+    elf, layers = tmp_path / "firmware.elf", generated / "layers.json"
+    result = run_image(elf, layers, target, inputs, counted=1, watched=1)
+    assert result.outputs.shape == (4, 10) and result.instructions[0] > 0
+    monkeypatch.setattr(qemu.shutil, "which", lambda name: "/bin/true")
+    with pytest.raises(ConfigError, match=r"nucleo-l4r5zi has flash at 0x08000000.*take --engine unicorn"):
+        run_image(elf, layers, target, inputs, engine="qemu", counted=0, watched=0)
