@@ -44,11 +44,6 @@ def student_loss(params: DistillParams) -> Loss:
     return loss
 
 
-def needs_teacher(params: DistillParams) -> bool:
-    """Whether any term of the loss looks at the teacher's outputs."""
-    return any(not _by_labels(term) for term in terms_of(params))
-
-
 def _by_labels(term: LossTerm) -> bool:
     return term.name == "hard" or (term.name in ON_OUTPUTS and term.to == "labels")
 
