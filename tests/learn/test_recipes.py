@@ -11,6 +11,7 @@ import pytest
 from edgekd import api
 from edgekd.data import load_dataset
 from edgekd.errors import ConfigError
+from edgekd.report.evaluation import show_evaluations
 from edgekd.store import Artifact
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,9 +69,12 @@ def test_kws_from_features_to_integers(tmp_path: Path) -> None:
     assert records[0]["value"] > 0.6  # three words that a ruler could tell apart: it learned at all
 
 
-def test_the_template_with_recordings_of_sensors(tmp_path: Path) -> None:
+def test_the_template_with_recordings_of_sensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = 'name = "csv"\npath = "data"\nwindow_rows = 16\ncalibration_samples = 20\nvalidation_samples = 20'
-    folder = project(tmp_path, "own", with_data(shipped("own"), table))
+    text = with_data(shipped("own"), table)
+    folder = project(tmp_path, "own", text)
+    by_area = text.replace('name = "own"', 'name = "area"').replace("[gate]", '[gate]\nmetric = "auc"')
+    (folder / "recipes" / "area.toml").write_text(by_area)
     random = np.random.default_rng(0)
     for split, rows in (("train", 1600), ("test", 480)):
         (folder / "data" / split).mkdir(parents=True)
@@ -80,6 +84,12 @@ def test_the_template_with_recordings_of_sensors(tmp_path: Path) -> None:
             (folder / "data" / split / f"{label}.csv").write_text(f"ax,ay,az,label\n{lines}\n")
     student = api.evaluations(api.request(recipe="own", start=folder))[0]
     assert student["samples"] == 60 and [row["class"] for row in student["per_class"]] == ["fast", "slow"]
+    areas = api.evaluations(api.request(recipe="area", start=folder))
+    assert [row["metric"] for row in areas] == ["auc"] * 3 and areas[2]["drop"]["against"] == "distill"
+    assert all(0 <= row["low"] <= row["value"] <= row["high"] <= 1 for row in areas)
+    assert areas[0]["per_class"] is None and areas[0]["ece"] is None
+    show_evaluations(areas)
+    assert "auc on test, 60 samples" in capsys.readouterr().out
     data = load_dataset(make(folder, "own", "dataset").path)
     assert data.x.shape == (260, 1, 16, 3) and len(data.splits["test"]) == 60
 
