@@ -20,8 +20,11 @@ from edgekd.mcu.dsp import assembly
 from edgekd.mcu.dsp.family import dsp_emissions
 from edgekd.mcu.plan import Plan, plan
 from edgekd.qgraph.ir import QGraph
+from edgekd.qgraph.passes.constant_channels import remove_constant_channels
 from edgekd.qgraph.validate import validate
 from edgekd.resources import resource_dir
+
+CHANNEL_MULTIPLE = 4  # kernels take four channels at a time
 
 _INCLUDE = re.compile(r'^#include "(k_\w+)\.h"', re.MULTILINE)
 
@@ -94,6 +97,7 @@ def generate(graph: QGraph, family: str = "portable") -> GeneratedModel:
     """
     validate(graph)
     _check_edges(graph)
+    graph = remove_constant_channels(graph, CHANNEL_MULTIPLE).graph
     special = dsp_emissions(graph) if family == "dsp" else {}
     emissions = {
         index: special.get(index) or _emit(graph, index)
@@ -216,7 +220,8 @@ def _call(graph: QGraph, index: int, call: Call, where: Plan) -> str:
 def _pointer(graph: QGraph, index: int, address: Address, where: Plan) -> str:
     kind = f"{'' if address.writes else 'const '}{address.c_type} *"
     if address.tensor < 0:
-        return f"model->words + {where.scratch[index] // 4}"
+        words = f"model->words + {(where.scratch[index] + address.offset) // 4}"
+        return words if address.c_type == "int32_t" else f"({kind})({words})"
     if graph.tensors[address.tensor].is_constant:
         return f"({kind}){_constant_name(address.tensor)}"
     return f"({kind})(model->bytes + {where.offsets[address.tensor] + address.offset})"
@@ -239,6 +244,7 @@ def _weights_source(arrays: Sequence[Array]) -> str:
 def _stems(emissions: dict[int, Emission]) -> set[str]:
     """The kernels in C that layers call: each has files of its name."""
     called = {call.kernel for emission in emissions.values() for call in emission.calls}
+    called |= {helper for emission in emissions.values() for helper in emission.helpers}
     return called - {kernel.name for emission in emissions.values() for kernel in emission.assembly}
 
 

@@ -47,7 +47,7 @@ class Emission:
 
     calls: in order. struct: the type and the fields of the constant `layer` that "&layer" points to.
     weights: arrays named model_weights_*. tables: other constants. macs: multiply-accumulates.
-    assembly: the generated leaves that its kernel calls.
+    assembly: the generated leaves that its kernel calls. helpers: further kernels in C that it names.
     """
 
     calls: tuple[Call, ...]
@@ -57,6 +57,7 @@ class Emission:
     macs: int = 0
     scratch_bytes: int = 0
     assembly: tuple[Kernel, ...] = ()
+    helpers: tuple[str, ...] = ()
 
 
 class Case:

@@ -52,6 +52,12 @@ static inline int32_t k_smmlar(int32_t a, int32_t b, int32_t sum)
     return (int32_t)((uint32_t)(((int64_t)a * b + ((int64_t)1 << 31)) >> 32) + (uint32_t)sum);
 }
 
+/* Bits 16 to 47 of a * half, added to sum (SMLAWB, SMLAWT). */
+static inline int32_t k_smlaw(int32_t a, int32_t half, int32_t sum)
+{
+    return (int32_t)((uint32_t)(((int64_t)a * half) >> 16) + (uint32_t)sum);
+}
+
 static inline int8_t k_ssat8(int32_t value)
 {
     return k_clamp(value, -128, 127);

@@ -8,6 +8,7 @@
 
 #include <stdint.h>
 
+#include "k_dsp_copy_8.h"
 #include "k_dsp_pairs_s8.h"
 #include "k_dsp_widen_s8.h"
 
@@ -16,6 +17,7 @@ typedef struct {
     k_dsp_widen_s8_t widen;
     k_dsp_pairs_s8_function *multiply;
     k_dsp_widen_s8_function *gather;
+    k_dsp_widen_s8_function *gather_row; /* for three pixels of one row; may be the same */
     int32_t block_words; /* depth * 3 / 2 */
     int32_t pixels;      /* out_h * out_w, at least 3 */
     int32_t out_h;
@@ -24,6 +26,7 @@ typedef struct {
     int32_t row_step_bytes; /* from a window to that of the next row */
     /* The band; band_rows is 0 where there is none. */
     int32_t band_rows; /* output rows that it serves, at least 3 (or out_h) */
+    k_dsp_copy_8_function *copy;
     int32_t in_h;
     int32_t in_row_bytes;
     int32_t pitch_bytes; /* of a row in the band */

@@ -34,7 +34,7 @@ void k_dsp_depthwise_s8(const k_dsp_depthwise_s8_t *layer, const int8_t *x, int3
 
     fill_padding(layer, scratch);
     for (int32_t channel = 0; channel < layer->channels; channel += 4) {
-        layer->leaf(layer, x, scratch, y, weights);
+        (weights[9] < 0 ? layer->plain : layer->leaf)(layer, x, scratch, y, weights);
         weights += 4 * CHANNEL_BYTES;
         x += 4 * layer->in_h * layer->in_w;
         y += 4 * layer->out_h * layer->out_w;

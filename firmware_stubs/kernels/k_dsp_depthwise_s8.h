@@ -29,8 +29,10 @@ struct k_dsp_depthwise_s8 {
     int32_t channels;
     int32_t in_zero_point;
     int32_t shift; /* of the rounding: SMMUL, then SSAT with this shift */
+    int32_t zero;  /* 2 * output zero point + 1 */
     const int8_t *weights;
     k_dsp_depthwise_leaf_s8_function *leaf;
+    k_dsp_depthwise_leaf_s8_function *plain; /* for planes whose tenth byte is negative; may be 0 without any */
 };
 
 k_dsp_depthwise_leaf_s8_function k_dsp_depthwise_leaf_s8;

@@ -9,13 +9,15 @@ import numpy.typing as npt
 
 from edgekd.mcu.codegen_case import SCRATCH, Call, Case, Emission
 from edgekd.mcu.codegen_text import Value
-from edgekd.mcu.dsp import pairs, widen
+from edgekd.mcu.dsp import copy, pairs, widen
+from edgekd.mcu.dsp.assembly import Kernel
 from edgekd.mcu.dsp.linear import Linear, linear_range
 from edgekd.mcu.dsp.rounding import LARGEST_TWICE_SHIFT, Proved, possible_shifts
 from edgekd.mcu.dsp.widen import Window
 from edgekd.qgraph.reference.values import before
 
 DRIVER = "k_dsp_conv_s8"
+POINTWISE = "k_dsp_pointwise_s8"
 BLOCK_PIXELS = 3
 BAND_ROWS = 4  # output rows that a band serves: more rows, fewer copies, more scratch
 DRIVER_INSTRUCTIONS = 60  # of the driver a block, about
@@ -83,9 +85,14 @@ class Plan:
 
     @property
     def pointwise(self) -> bool:
-        """Whether the input may be in planes of four channels."""
+        """A 1x1 filter with stride 1: pixels follow each other."""
         strides = self.case.number("stride_h"), self.case.number("stride_w")
-        return (*self.filter_shape, *strides) == (1, 1, 1, 1) and self.case.x.shape[3] % 4 == 0
+        return (*self.filter_shape, *strides) == (1, 1, 1, 1)
+
+    @property
+    def reads_planes(self) -> bool:
+        """Whether the input may be in planes of four channels."""
+        return self.pointwise and self.case.x.shape[3] % 4 == 0
 
     @property
     def outputs(self) -> int:
@@ -102,6 +109,7 @@ class Plan:
         where = plane_shape(self.case) if planes_in else shape(self.case, *self.filter_shape)
         multiply = pairs.kernel(shift, unrolled, planes_out)
         gather = widen.kernel(where.window, planes_in)
+        row = self._row_gather(where) or gather
         depth = where.window.depth
         weights = self.case.array("filter", self._words(where.window, shift, planes_out))
         matrix: dict[str, Value] = {
@@ -113,16 +121,31 @@ class Plan:
             "plane_bytes": 4 * where.pixels if planes_out else 0,
             "shift": shift,
         }
-        leaves: dict[str, Value] = {"multiply": multiply.name, "gather": gather.name}
+        leaves: dict[str, Value] = {
+            "multiply": multiply.name,
+            "gather": gather.name,
+            "gather_row": row.name,
+        }
         fields = {"pairs": matrix, **leaves, **self._fields(where)}
         return Emission(
-            calls=(Call(DRIVER, ("&layer", self.case.source(), SCRATCH, self.case.target())),),
+            calls=(
+                Call(
+                    POINTWISE if self.pointwise else DRIVER,
+                    ("&layer", self.case.source(), SCRATCH, self.case.target()),
+                ),
+            ),
             struct=(f"{DRIVER}_t", fields),
             weights=(weights,),
             macs=where.pixels * self.linear.weights.size,
             scratch_bytes=2 * depth * BLOCK_PIXELS + where.band_bytes,
-            assembly=(multiply, gather),
+            assembly=(multiply, gather, row, *([copy.kernel()] if where.band_rows else [])),
         )
+
+    def _row_gather(self, where: Shape) -> Kernel | None:
+        """The leaf for blocks that lie in one row, where there is a better one."""
+        channels = self.case.x.shape[3]
+        neighbours = where.step_bytes == channels and self.case.y.shape[2] >= BLOCK_PIXELS
+        return widen.shared(where.window, channels) if neighbours and self.filter_shape[1] == 3 else None
 
     def _words(self, window: Window, shift: int, planes: bool) -> npt.NDArray[np.int32]:
         inputs = np.array(window.order())
@@ -158,6 +181,7 @@ class Plan:
         case, (rows, columns) = self.case, self.filter_shape
         _, in_h, in_w, channels = case.x.shape
         return {
+            "copy": copy.kernel().name,
             "in_h": in_h,
             "in_row_bytes": in_w * channels,
             "pitch_bytes": where.pitch_bytes,

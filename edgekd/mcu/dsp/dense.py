@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.mcu.codegen_case import SCRATCH, Call, Case, Emission
+from edgekd.mcu.codegen_case import SCRATCH, Address, Call, Case, Emission
 from edgekd.mcu.codegen_text import Value
 from edgekd.mcu.dsp import pairs
 from edgekd.mcu.dsp.assembly import Function, Kernel
@@ -17,6 +17,7 @@ from edgekd.mcu.dsp.rounding import LARGEST_TWICE_SHIFT, Proved, possible_shifts
 KERNEL = "k_dsp_dense_s8"
 UNROLLED_INPUTS = 64
 STEP_INPUTS = 8
+_GROUP = 4  # outputs at a time
 STEP_BYTES = 4 * 27
 
 # Stack slots, bytes.
@@ -34,22 +35,33 @@ class Plan:
     def emission(self, shift: int) -> Emission:
         """shift: of the proved rounding, 0 for two roundings."""
         linear, leaf = self.linear, kernel(shift)
-        weights = self.case.array("filter", _packed(linear, self.proofs[shift] if shift else None))
+        proved = self.proofs[shift] if shift else None
         outputs, depth = linear.weights.shape
+        missing = -outputs % _GROUP
+        weights = self.case.array(
+            "filter", _packed(_filled(linear, missing), proved and _more(proved, missing))
+        )
         fields: dict[str, Value] = {
             "weights": f"(const uint32_t *){weights.name}",
             "depth": depth,
-            "outputs": outputs,
+            "outputs": outputs + missing,
             "skip_bytes": -depth % UNROLLED_INPUTS // STEP_INPUTS * STEP_BYTES,
             "zero": 2 * self.case.y.zero_point + 1,
             "shift": shift,
         }
+        calls = [Call(leaf.name, ("&layer", self.case.source(), SCRATCH, self.case.target()))]
+        if missing:  # the outputs that fill up the last four must not be written behind y
+            beside = Address(-1, "int8_t", writes=True, offset=2 * depth)
+            calls = [
+                Call(leaf.name, ("&layer", self.case.source(), SCRATCH, beside)),
+                Call("k_copy_rows_8", (beside, "1", str(outputs), str(outputs), self.case.target())),
+            ]
         return Emission(
-            calls=(Call(leaf.name, ("&layer", self.case.source(), SCRATCH, self.case.target())),),
+            calls=tuple(calls),
             struct=(f"{KERNEL}_t", fields),
             weights=(weights,),
             macs=linear.weights.size,
-            scratch_bytes=2 * depth,
+            scratch_bytes=2 * depth + (outputs + missing if missing else 0),
             assembly=(leaf,),
         )
 
@@ -57,7 +69,7 @@ class Plan:
 def plan(case: Case) -> Plan | None:
     """None where another kernel must run."""
     data = case.inputs[1].data
-    if data is None or data.shape[0] % 4 or data.shape[1] % STEP_INPUTS or case.x.elements != data.shape[1]:
+    if data is None or data.shape[1] % STEP_INPUTS or case.x.elements != data.shape[1]:
         return None
     linear = linear_range(case, data.astype(np.int8))
     if linear is None:
@@ -68,6 +80,23 @@ def plan(case: Case) -> Plan | None:
     if linear.shifts.max() > LARGEST_TWICE_SHIFT and not proofs:
         return None
     return Plan(case, linear, proofs)
+
+
+def _filled(linear: Linear, missing: int) -> Linear:
+    """`missing` more outputs of zero weights."""
+    ones, zeros = np.ones(missing, np.int64), np.zeros(missing, np.int64)
+    weights = np.concatenate([linear.weights, np.zeros((missing, linear.weights.shape[1]), np.int8)])
+    more = {
+        name: np.concatenate([getattr(linear, name), zeros])
+        for name in ("bias", "lowest", "highest", "multipliers")
+    }
+    return replace(linear, weights=weights, shifts=np.concatenate([linear.shifts, ones]), **more)
+
+
+def _more(proved: Proved, missing: int) -> Proved:
+    zeros = np.zeros(missing, np.int64)
+    multipliers, constants = (np.concatenate([v, zeros]) for v in (proved.multipliers, proved.constants))
+    return Proved(proved.shift, multipliers, constants)
 
 
 def kernel(shift: int) -> Kernel:

@@ -17,7 +17,7 @@ from edgekd.mcu.codegen_case import SCRATCH, Call, Case, Emission
 from edgekd.mcu.codegen_text import Value
 from edgekd.mcu.dsp.assembly import Function, Kernel
 from edgekd.mcu.dsp.linear import linear_range
-from edgekd.mcu.dsp.rounding import CARRIED_BITS, Folded, Ints, possible_folds
+from edgekd.mcu.dsp.rounding import CARRIED_BITS, LARGEST_TWICE_SHIFT, Folded, Ints, possible_folds
 from edgekd.qgraph.reference.values import before
 
 TWIN = "k_dsp_depthwise_leaf_s8"
@@ -108,13 +108,21 @@ def _spread(f: Function) -> None:
         f.add("cmp r0, r2", "ite lo", f"mlalo {row}, r0, r5, r4", f"movhs {row}, r3", "add r0, r0, #1")
     f.add(f"str r0, [sp, #{_ROW}]", f"ldrd r8, r0, [sp, #{_CHANNEL}]", f"ldr r12, [sp, #{_COLUMNS}]")
     f.add("add r1, r1, r12", "add r9, r8, r8, lsl #1", "mov.w r12, #0xff00ff00")
+    f.add("tst r0, #1", "it ne", "addne r0, r0, #1", "bne 6f")
     f.label(8)
+    _spread_column(f)
+    f.label(6)
+    _spread_column(f)
+    f.add("subs r0, r0, #2", "bne 8b", "bx lr")
+
+
+def _spread_column(f: Function) -> None:
+    """Two bytes, one above the other, of four channels into four words."""
     f.add("ldr r2, [r6], #4", "ldr r3, [r7], #4")
     f.add("and r4, r12, r2, lsl #8", "and r2, r12, r2", "and r5, r12, r3, lsl #8", "and r3, r12, r3")
     f.add("pkhbt r10, r4, r5, lsl #16", "pkhtb r11, r5, r4, asr #16")
     f.add("pkhbt r4, r2, r3, lsl #16", "pkhtb r5, r3, r2, asr #16")
     f.add("str r4, [r1, r8]", "str r11, [r1, r8, lsl #1]", "str r5, [r1, r9]", "str r10, [r1], #8")
-    f.add("subs r0, r0, #1", "bne 8b", "bx lr")
 
 
 def _pass(f: Function, stride: int, kind: str, older: int, shift: int, width: int, looped: bool) -> None:
@@ -161,7 +169,9 @@ def _column(stride: int, kind: str, older: int, shift: int, width: int, column: 
 
 
 DRIVER = "k_dsp_depthwise_s8"
+PLAIN = "k_dsp_depthwise_plain_s8"
 _GROUP = 4
+_PLAIN_MARK = -128  # in the tenth byte of the channels of a plane that plain C runs
 
 
 @dataclass(frozen=True)
@@ -171,16 +181,18 @@ class Plan:
     case: Case
     weights: npt.NDArray[np.int64]  # [channels, 9]
     bias: Ints
-    folds: dict[int, Folded]
+    shifts: Ints
+    multipliers: Ints
+    folds: dict[int, Folded]  # empty: plain C runs it
 
     @property
     def stride(self) -> int:
         return self.case.number("stride_w")
 
     def emission(self, shift: int) -> Emission:
-        case, folded = self.case, self.folds[shift]
-        leaf = kernel(case.y.shape[2], self.stride, shift)
-        weights = case.array("filter", self._records(folded))
+        case = self.case
+        leaf = kernel(case.y.shape[2], self.stride, shift) if shift else None
+        weights = case.array("filter", self._records(shift))
         in_w, columns = case.x.shape[2], (case.y.shape[2] - 1) * self.stride + 3
         fields: dict[str, Value] = {
             "in_w": in_w,
@@ -196,8 +208,10 @@ class Plan:
             "channels": case.x.shape[3],
             "in_zero_point": case.x.zero_point,
             "shift": shift,
+            "zero": 2 * case.y.zero_point + 1,
             "weights": weights.name,
-            "leaf": leaf.name,
+            "leaf": leaf.name if leaf else "0",
+            "plain": PLAIN if self.needs_plain else "0",
         }
         return Emission(
             calls=(Call(DRIVER, ("&layer", case.source(), SCRATCH, case.target())),),
@@ -205,17 +219,42 @@ class Plan:
             weights=(weights,),
             macs=case.y.elements * 9,
             scratch_bytes=4 * in_w + 4 * (WEIGHT_BYTES + 8 * columns),
-            assembly=(leaf,),
+            assembly=(leaf,) if leaf else (),
+            helpers=(PLAIN,) if self.needs_plain else (),
         )
 
-    def _records(self, folded: Folded) -> npt.NDArray[np.int8]:
-        """18 bytes a channel: taps, left shift, bias, multiplier."""
+    def _records(self, shift: int) -> npt.NDArray[np.int8]:
+        """18 bytes a channel; planes with an inexact channel in plain C's form."""
+        plain = self._plain_records()
+        if not shift:
+            return plain
+        exact = self.folds[shift].exact.reshape(-1, _GROUP).all(axis=1).repeat(_GROUP)
+        return np.where(exact[:, None], self._folded_records(self.folds[shift]), plain)
+
+    def _plain_records(self) -> npt.NDArray[np.int8]:
+        """Taps, right shift less one with a plain plane's mark, bias without the zero point, multiplier."""
+        bias = self.bias + self.case.x.zero_point * self.weights.sum(axis=1)
+        less_one = (self.shifts - 1 + _PLAIN_MARK).astype(np.int8)
+        return _record(self.weights, less_one, bias, self.multipliers)
+
+    def _folded_records(self, folded: Folded) -> npt.NDArray[np.int8]:
+        """Taps, left shift, bias, multiplier."""
         dead = folded.is_constant
         bias = (self.bias << (CARRIED_BITS + folded.left)) + folded.constants
-        words = np.stack([np.where(dead, folded.constants, bias), folded.multipliers], axis=1)
         taps = np.where(dead[:, None], 0, self.weights)
-        parts = [taps.astype(np.int8), folded.left.astype(np.int8)[:, None]]
-        return np.concatenate([*parts, words.astype("<i4").view(np.int8)], axis=1)
+        return _record(taps, folded.left, np.where(dead, folded.constants, bias), folded.multipliers)
+
+    @property
+    def needs_plain(self) -> bool:
+        """Whether some plane runs in plain C."""
+        return not self.folds or not all(folded.exact.all() for folded in self.folds.values())
+
+
+def _record(
+    taps: Ints, byte: npt.NDArray[np.signedinteger], bias: Ints, multipliers: Ints
+) -> npt.NDArray[np.int8]:
+    words = np.stack([bias, multipliers], axis=1).astype("<i4").view(np.int8)
+    return np.concatenate([taps.astype(np.int8), byte.astype(np.int8)[:, None], words], axis=1)
 
 
 def plan(case: Case) -> Plan | None:
@@ -225,10 +264,17 @@ def plan(case: Case) -> Plan | None:
         return None
     strides = {case.number("stride_h"), case.number("stride_w")}
     odd = {case.number("dilation_h"), case.number("dilation_w"), case.number("depth_multiplier")} != {1}
-    if odd or len(strides) != 1 or not strides <= {1, 2} or case.y.zero_point != -128:
+    if odd or len(strides) != 1 or not strides <= {1, 2}:
         return None
     if (before(case.op, case.x.shape[1], 3, "h"), before(case.op, case.x.shape[2], 3, "w")) > (1, 1):
         return None
     found = linear_range(case, data.astype(np.int8).reshape(9, -1).T)
-    folds = possible_folds(found.multipliers, found.shifts, found.lowest, found.highest) if found else {}
-    return Plan(case, found.weights.astype(np.int64), found.bias, folds) if found and folds else None
+    if found is None:
+        return None
+    folds: dict[int, Folded] = {}
+    if case.y.zero_point == -128:
+        folds = possible_folds(found.multipliers, found.shifts, found.lowest, found.highest, _GROUP)
+    inexact = not folds or not all(folded.exact.all() for folded in folds.values())
+    if inexact and found.shifts.max() > LARGEST_TWICE_SHIFT:
+        return None
+    return Plan(case, found.weights.astype(np.int64), found.bias, found.shifts, found.multipliers, folds)

@@ -6,15 +6,27 @@ NHWC: depthwise kernels need it on both sides, 1x1 convolutions read and write e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from edgekd.mcu.codegen_case import Case, Emission
-from edgekd.mcu.dsp import conv, dense, depthwise, pairs
+from edgekd.mcu.dsp import add, average, conv, dense, depthwise, pairs
 from edgekd.qgraph.ir import QGraph
+
+_PLAIN_SHARE = 20  # a plain layer is at most one part in so many of all multiply-accumulates
 
 DSP_CORES = ("cortex-m4",)
 
-Plan = conv.Plan | dense.Plan | depthwise.Plan
+Plan = add.Plan | average.Plan | conv.Plan | dense.Plan | depthwise.Plan
+
+
+_PLANNERS: dict[str, Callable[[Case], Plan | None]] = {
+    "ADD": add.plan,
+    "AVERAGE_POOL_2D": average.plan,
+    "CONV_2D": conv.plan,
+    "DEPTHWISE_CONV_2D": depthwise.plan,
+    "FULLY_CONNECTED": dense.plan,
+    "SUB": add.plan,
+}
 
 
 def family_of(cpu: str) -> str:
@@ -25,6 +37,7 @@ def family_of(cpu: str) -> str:
 def dsp_emissions(graph: QGraph) -> dict[int, Emission]:
     """Op index -> its emission, for each op that the family can run; the portable kernels run the rest."""
     plans = {index: found for index in range(len(graph.ops)) if (found := _plan(Case(graph, index)))}
+    _drop_large_plain(graph, plans)
     planes = _layouts(graph, plans)
     convs = {index: found for index, found in plans.items() if isinstance(found, conv.Plan)}
     shifts = choose_shifts({index: found.proofs for index, found in convs.items()})
@@ -34,22 +47,42 @@ def dsp_emissions(graph: QGraph) -> dict[int, Emission]:
     )
     folds = {index: found.folds for index, found in plans.items() if isinstance(found, depthwise.Plan)}
     matrices = {index: found.proofs for index, found in plans.items() if isinstance(found, dense.Plan)}
-    shifts |= choose_shifts(folds) | choose_shifts(matrices)
+    sums = {index: found.proofs for index, found in plans.items() if isinstance(found, add.Plan)}
+    shifts |= choose_shifts(folds) | choose_shifts(matrices) | choose_shifts(sums)
     emissions: dict[int, Emission] = {}
     for index, found in plans.items():
-        if not isinstance(found, conv.Plan):
-            emissions[index] = found.emission(shifts[index])
-        else:
-            op = graph.ops[index]
-            layouts = op.inputs[0] in planes, op.outputs[0] in planes
+        op = graph.ops[index]
+        layouts = op.inputs[0] in planes, op.outputs[0] in planes
+        if isinstance(found, conv.Plan):
             emissions[index] = found.emission(shifts[index], unrolled, *layouts)
+        elif isinstance(found, average.Plan):
+            emissions[index] = found.emission(layouts[0])
+        else:
+            emissions[index] = found.emission(shifts[index])
     return emissions
 
 
 def _plan(case: Case) -> Plan | None:
-    planners = {"CONV_2D": conv.plan, "DEPTHWISE_CONV_2D": depthwise.plan, "FULLY_CONNECTED": dense.plan}
-    planner = planners.get(case.op.kind)
+    planner = _PLANNERS.get(case.op.kind)
     return planner(case) if planner else None
+
+
+def _macs(graph: QGraph, index: int) -> int:
+    """Multiply-accumulates of a linear op, 0 of others."""
+    op = graph.ops[index]
+    if op.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        return 0
+    weights, y = graph.tensors[op.inputs[1]], graph.tensors[op.outputs[0]]
+    return y.elements * weights.elements // y.shape[-1]
+
+
+def _drop_large_plain(graph: QGraph, plans: dict[int, Plan]) -> None:
+    """A depthwise layer in plain C is only worth its layout where it is a small part of the model."""
+    macs = {index: _macs(graph, index) for index in range(len(graph.ops))}
+    for index, found in list(plans.items()):
+        plain = isinstance(found, depthwise.Plan) and not found.folds
+        if plain and macs[index] * _PLAIN_SHARE > sum(macs.values()):
+            del plans[index]
 
 
 def _layouts(graph: QGraph, plans: dict[int, Plan]) -> set[int]:
@@ -89,7 +122,8 @@ def _may_be_planes(graph: QGraph, tensor: int, plans: Mapping[int, Plan]) -> boo
 
 
 def _reads_planes(found: Plan | None) -> bool:
-    return isinstance(found, depthwise.Plan) or (isinstance(found, conv.Plan) and found.pointwise)
+    planes_only = isinstance(found, depthwise.Plan | average.Plan)
+    return planes_only or (isinstance(found, conv.Plan) and found.reads_planes)
 
 
 def choose_shifts(options: Mapping[int, Iterable[int]]) -> dict[int, int]:

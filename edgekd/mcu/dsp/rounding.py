@@ -100,7 +100,7 @@ class Folded:
 
     left: bits by which each channel's weights (and bias) are shifted; constant: what the bias gains after the
     sum has its whole factor 2**(8 + left); is_constant: channels whose output never changes: their weights
-    must be zero, and their bias is `constant` alone.
+    must be zero, and their bias is `constant` alone; exact: channels that this rounding serves.
     """
 
     shift: int
@@ -108,15 +108,17 @@ class Folded:
     multipliers: Ints
     constants: Ints
     is_constant: npt.NDArray[np.bool_]
+    exact: npt.NDArray[np.bool_]
 
 
-def fold(multipliers: Ints, shifts: Ints, lowest: Ints, highest: Ints, shift: int) -> Folded | None:
-    """A folded rounding that is exact for every reachable sum of every channel, or None; zero point -128."""
+def fold(multipliers: Ints, shifts: Ints, lowest: Ints, highest: Ints, shift: int) -> Folded:
+    """A folded rounding; its `exact` channels are so for every reachable sum. Zero point -128."""
     first = steps(multipliers, shifts)
     changes = (first > lowest[:, None]) & (first <= highest[:, None])
     dead = np.asarray(~changes.any(axis=1), np.bool_)
     least = np.maximum(CARRIED_BITS, shift + 1 - shifts)
-    total = np.maximum(least, np.minimum(_most_bits(lowest, highest, shifts), least + _MOST_FEWER))
+    most = _most_bits(multipliers, shifts, lowest, highest)
+    total = np.maximum(least, np.minimum(most, least + _MOST_FEWER))
     nominal = np.maximum(multipliers >> np.clip(shifts + total - 1 - shift, 0, 31), 1)
     found, constants = nominal.copy(), np.zeros_like(nominal)
     waiting = np.flatnonzero(~dead)
@@ -124,13 +126,12 @@ def fold(multipliers: Ints, shifts: Ints, lowest: Ints, highest: Ints, shift: in
         at = [a[waiting] for a in (first, lowest, highest, total)]
         m = np.minimum(nominal[waiting] + change, (1 << 31) - 1)
         low, high = _constant_window(at[0], at[1], at[2], m, at[3], shift)
-        exact = low <= high
-        found[waiting[exact]], constants[waiting[exact]] = m[exact], ((low + high) // 2)[exact]
-        waiting = waiting[~exact]
-    largest = (np.maximum(np.abs(lowest), np.abs(highest)) << np.clip(total, 0, 20)) + np.abs(constants)
-    live = ~dead
-    if len(waiting) or (largest[live] >= 1 << 31).any() or (total[live] > CARRIED_BITS + _MOST_LEFT).any():
-        return None
+        holds = low <= high
+        found[waiting[holds]], constants[waiting[holds]] = m[holds], ((low + high) // 2)[holds]
+        waiting = waiting[~holds]
+    ends = np.stack([lowest, highest]) * (np.int64(1) << np.clip(total, 0, 20)) + constants
+    exact = (np.abs(ends) < 1 << 31).all(axis=0) & (total <= CARRIED_BITS + _MOST_LEFT)
+    exact[waiting] = False
     level = (first <= lowest[:, None]).sum(axis=1) - 128  # what a constant channel gives
     middle = ((2 * level + 1) << (shift - 1)) * 4
     return Folded(
@@ -139,6 +140,7 @@ def fold(multipliers: Ints, shifts: Ints, lowest: Ints, highest: Ints, shift: in
         np.where(dead, 1 << 30, found),
         np.where(dead, middle, constants),
         dead,
+        exact | dead,
     )
 
 
@@ -147,9 +149,10 @@ _MOST_LEFT = 8  # an int8 weight shifted further leaves int16
 _MOST_FEWER = 5  # bits that a multiplier may give up for a larger factor
 
 
-def _most_bits(lowest: Ints, highest: Ints, shifts: Ints) -> Ints:
-    """The largest factor that leaves room for the constant in an int32."""
-    largest = np.maximum(np.abs(lowest), np.abs(highest)) + (np.int64(1) << np.minimum(shifts + 8, 24))
+def _most_bits(multipliers: Ints, shifts: Ints, lowest: Ints, highest: Ints) -> Ints:
+    """The largest factor under which the sum with its constant, 0 where the output is 0, fits an int32."""
+    middle = (np.int64(128) << np.minimum(31 + shifts, 54)) // np.maximum(multipliers, 1)
+    largest = np.maximum(np.abs(lowest - middle), np.abs(highest - middle)) + 1
     room: Ints = 30 - np.floor(np.log2(largest)).astype(np.int64)
     return np.minimum(np.maximum(room, CARRIED_BITS), CARRIED_BITS + _MOST_LEFT)
 
@@ -170,7 +173,18 @@ def _constant_window(
     return at_least.max(axis=1), at_most.min(axis=1)
 
 
-def possible_folds(multipliers: Ints, shifts: Ints, lowest: Ints, highest: Ints) -> dict[int, Folded]:
-    """Every `shift` under which all channels have a folded rounding."""
-    candidates = {shift: fold(multipliers, shifts, lowest, highest, shift) for shift in range(8, 20)}
-    return {shift: folded for shift, folded in candidates.items() if folded}
+def possible_folds(
+    multipliers: Ints, shifts: Ints, lowest: Ints, highest: Ints, together: int = 1
+) -> dict[int, Folded]:
+    """The shifts under which the fewest groups of `together` channels have an inexact one.
+
+    None where more than a quarter of the groups have.
+    """
+    found = {shift: fold(multipliers, shifts, lowest, highest, shift) for shift in range(8, 20)}
+    failing = {
+        shift: int((~folded.exact.reshape(-1, together)).any(axis=1).sum()) for shift, folded in found.items()
+    }
+    fewest = min(failing.values())
+    if 4 * fewest > len(shifts) // together:
+        return {}
+    return {shift: folded for shift, folded in found.items() if failing[shift] == fewest}

@@ -110,6 +110,32 @@ def _planes() -> Kernel:
     return Kernel(f.name, TWIN, f.text)
 
 
+def shared(window: Window, channels: int) -> Kernel | None:
+    """For three neighbouring pixels of stride 1 with windows 3 columns wide: five columns, each read once.
+
+    None where the window is of another kind.
+    """
+    if window.row_bytes != 3 * channels or channels % 16 or channels > LARGEST_OFFSET // 8:
+        return None
+    f = Function(f"k_dsp_widen_shared_c{channels}")
+    f.add("push {r4-r11, lr}", "sub sp, #12", "ldrd r3, r4, [r0, #4]", f"sub r4, r4, #{channels}")
+    f.add("strd r3, r4, [sp]", "ldr r0, [r1]", "mov lr, r2")
+    f.label(1)
+    f.add("mov r1, lr", f"add r2, r1, #{6 * channels}", f"add lr, r2, #{6 * channels}")
+    f.add(f"add r3, r0, #{channels}", "str r3, [sp, #8]")
+    f.label(2)
+    for word in range(4):
+        f.add(*(f"ldr r{8 + i}, [r0, #{channels * i + 4 * word}]" for i in range(5)))
+        f.add(*(f"sxtb16 r{3 + i}, r{8 + i}" for i in range(5)))
+        f.add(*(f"sxtb16 r{8 + i}, r{8 + i}, ror #8" for i in range(5)))
+        f.add("stmia r1!, {r3, r4, r5, r8, r9, r10}", "stmia r2!, {r4, r5, r6, r9, r10, r11}")
+        f.add("stmia lr!, {r5, r6, r7, r10, r11, r12}")
+    f.add("add r0, r0, #16", "ldr r3, [sp, #8]", "cmp r0, r3", "bne.w 2b")
+    f.add("ldrd r3, r4, [sp]", "add r0, r0, r4", "subs r3, r3, #1", "str r3, [sp]", "bne.w 1b")
+    f.add("add sp, #12", "pop {r4-r11, pc}")
+    return Kernel(f.name, TWIN, f.text)
+
+
 def _straight(window: Window) -> Kernel:
     f = Function(f"k_dsp_widen_{window.rows}x{window.row_bytes}s{window.step_bytes}")
     f.add("push {r4-r11, lr}", "ldmia r1, {r9-r11}")
