@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekd.declaration import check_name, find_named, load, setting
+from edgekd.declaration import check_name, find_named, load, setting, suggest
 from edgekd.errors import ConfigError
 
 OPTIMIZERS = ("adamw", "sgd")
+TEACHERS = ("convnet", "resnet20", "resnet56", "onnx")
 INCLUDED = ("digits",)  # data sets that come with a package: no path
 
 
@@ -67,13 +68,18 @@ class AugmentParams:
 class TeacherParams:
     """The teacher's network and its training.
 
+    model: convnet; resnet20, resnet56; package.module:function, which gives a torch network for (channels,
+    classes); or onnx, a file that `checkpoint` names (epochs = 0). code: the function's file, found by its
+    name. inputs: what an ONNX model is fed with, pixels as the data set feeds them or in 0 .. 1.
     checkpoint: weights to start from, a file relative to the project (epochs = 0: taken as they are).
     width: read by convnet only. optimizer: sgd has Nesterov momentum. ema: share of the weights' running mean
     that is kept at each step, 0 for none.
     """
 
-    model: str = setting("convnet", choices=("convnet", "resnet20", "resnet56"))
+    model: str = setting("convnet")
     checkpoint: str = setting("")
+    code: str = setting("")
+    inputs: str = setting("as-fed", choices=("as-fed", "unit"))
     width: int = setting(32, unit="channels", minimum=4, maximum=512)
     optimizer: str = setting("adamw", choices=OPTIMIZERS)
     ema: float = setting(0.0, minimum=0, maximum=0.99999)
@@ -249,25 +255,24 @@ def located(recipe: Recipe, project: Path, source: str = "") -> Recipe:
         )
     path = str((project / data.path).resolve()) if data.path else ""
     if data.name == "function":
-        path = str(_module_file(recipe, project))
+        path = str(_module_file(recipe, "data.function", data.function, project))
     path = str(Path(source).absolute()) if source else path
     if not path and data.name not in INCLUDED:
         raise ConfigError(f"recipe {recipe.name} names no data.path; set it, or give --source")
     checkpoint = str((project / teacher.checkpoint).resolve()) if teacher.checkpoint else ""
+    code = str(_module_file(recipe, "teacher.model", teacher.model, project)) if ":" in teacher.model else ""
     return dataclasses.replace(
         recipe,
         data=dataclasses.replace(data, path=path),
-        teacher=dataclasses.replace(teacher, checkpoint=checkpoint),
+        teacher=dataclasses.replace(teacher, checkpoint=checkpoint, code=code),
     )
 
 
-def _module_file(recipe: Recipe, project: Path) -> Path:
-    """The file of the module that data.function names: the project's own, else an installed one."""
-    module, _, function = recipe.data.function.partition(":")
+def _module_file(recipe: Recipe, key: str, name: str, project: Path) -> Path:
+    """The file of the module that `name`, under `key`, leads to: the project's own, else an installed one."""
+    module, _, function = name.partition(":")
     if not module or not function:
-        raise ConfigError(
-            f"recipe {recipe.name}: data.function is {recipe.data.function!r}; write package.module:function"
-        )
+        raise ConfigError(f"recipe {recipe.name}: {key} is {name!r}; write package.module:function")
     own = project.joinpath(*module.split("."))
     for file in (own.with_suffix(".py"), own / "__init__.py"):
         if file.is_file():
@@ -278,7 +283,7 @@ def _module_file(recipe: Recipe, project: Path) -> Path:
         spec = None
     if spec is None or not spec.origin or not Path(spec.origin).is_file():
         raise ConfigError(
-            f"recipe {recipe.name}: module {module} of data.function is neither in {project} nor installed"
+            f"recipe {recipe.name}: module {module} of {key} is neither in {project} nor installed"
         )
     return Path(spec.origin)
 
@@ -290,6 +295,15 @@ def _check_together(recipe: Recipe, path: Path) -> None:
         raise ConfigError(
             f"{path}: student.channels has {len(channels)} entries and student.strides {len(strides)}; "
             "give both the same number, two at least"
+        )
+    teacher = recipe.teacher
+    if ":" not in teacher.model and teacher.model not in TEACHERS:
+        raise ConfigError(f"{path}: teacher.model is {teacher.model!r}{suggest(teacher.model, TEACHERS)}")
+    if teacher.code:
+        raise ConfigError(f"{path}: teacher.code is found by teacher.model's name; leave it out")
+    if teacher.model == "onnx" and (teacher.epochs or not teacher.checkpoint):
+        raise ConfigError(
+            f"{path}: an ONNX teacher is a file and cannot be trained; set teacher.checkpoint and epochs = 0"
         )
     if not recipe.distill.loss:
         raise ConfigError(f"{path}: distill.loss is an empty list; name one term at least")

@@ -59,7 +59,7 @@ PLACES = {
     "google": ("export/", "qgraph/onnx", "quantize/"),
     "invoke": ("cli.py",),
     "onnx": ("export/", "qgraph/onnx", "quantize/"),
-    "onnxruntime": ("device/agent.py", "export/", "quantize/"),
+    "onnxruntime": ("device/agent.py", "export/", "learn/foreign.py", "quantize/"),
     "onnxscript": ("export/",),
     "onnxsim": ("export/",),
     "paramiko": ("device/",),

@@ -60,7 +60,7 @@ def read_function(name: str, folder: Path, *, channels_last: bool) -> Arrays:
     folder: where the module is looked for first. Raises ConfigError for a name that leads nowhere,
     ArtifactError for what the function raises or returns.
     """
-    with _importable(folder):
+    with importable(folder):
         function = find_function(name)
         try:
             made = function()
@@ -250,7 +250,7 @@ def _disjoint(train: Array, test: Array, where: str) -> None:
 
 
 @contextmanager
-def _importable(folder: Path) -> Iterator[None]:
+def importable(folder: Path) -> Iterator[None]:
     """`folder` first on the import path inside; the path as it was afterwards."""
     before = list(sys.path)
     sys.path.insert(0, str(folder))

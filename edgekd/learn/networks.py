@@ -7,12 +7,14 @@ rescale in their first layer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from edgekd.data.pixels import CENTRE, STEP
+from edgekd.learn.foreign import from_function
 
 # Mean and deviation of ImageNet's channels, which the published CIFAR ResNets were trained with.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -111,7 +113,13 @@ NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
 }
 
 
-def build(name: str, channels: int, classes: int, width: int) -> nn.Module:
-    """A network whose weights are still to be filled; torch's global generator is not moved by it."""
+def build(name: str, channels: int, classes: int, width: int, code: str = "") -> nn.Module:
+    """A network whose weights are still to be filled; torch's global generator is not moved by it.
+
+    name: of NETWORKS, or "package.module:function", whose module lies in the file `code`.
+    """
     with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if ":" in name:
+            return from_function(name, Path(code), channels, classes)
         return NETWORKS[name](channels, classes, width)

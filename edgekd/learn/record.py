@@ -55,7 +55,8 @@ def write_knowledge(
     A killed run leaves whole shards in `watch.work`, and continues behind them. Returns views, bytes, bytes a
     view of a sample, the teacher's accuracy on plain and augmented views.
     """
-    data, teacher, machine = load_dataset(dataset_dir), load_teacher(teacher_dir), machine_of(recipe)
+    data, machine, code = load_dataset(dataset_dir), machine_of(recipe), recipe.teacher.code
+    teacher = load_teacher(teacher_dir, code)
     _check_teacher(teacher, data, teacher_dir)
     header = _header(data, {teacher.sha256: 1.0}, recipe.knowledge, recipe.seed)
     work = watch.work or out
@@ -64,7 +65,7 @@ def write_knowledge(
     np.save(out / IDS, data.splits[SPLIT], allow_pickle=False)
     shards = [row for place in _places(header) for row in _moved(work, out, place, header["kept"])]
     digest = write_header(header, shards, out)
-    verify_knowledge(out / FILE, teacher_dir, dataset_dir, seed=recipe.seed, machine=machine)
+    verify_knowledge(out / FILE, teacher_dir, dataset_dir, seed=recipe.seed, machine=machine, code=code)
     knowledge = read_knowledge(out / FILE, data)
     size = sum(path.stat().st_size for path in out.iterdir())
     hits = [_accuracy(knowledge, data, view) for view in range(knowledge.views)]
@@ -79,13 +80,19 @@ def write_knowledge(
 
 
 def verify_knowledge(
-    file: Path, teacher_dir: Path, dataset_dir: Path, *, seed: int = 0, machine: Machine = PLAIN
+    file: Path,
+    teacher_dir: Path,
+    dataset_dir: Path,
+    *,
+    seed: int = 0,
+    machine: Machine = PLAIN,
+    code: str = "",
 ) -> None:
     """Predict up to 64 samples of the first and last view again and compare with what `file` holds.
 
     Raises what `read_knowledge` raises, and VerifyError where the teacher says otherwise than the file.
     """
-    data, teacher = load_dataset(dataset_dir), load_teacher(teacher_dir)
+    data, teacher = load_dataset(dataset_dir), load_teacher(teacher_dir, code)
     knowledge = read_knowledge(file, data, split=SPLIT, teacher_sha256=teacher.sha256)
     rows = np.sort(permutation(seed, "verify", count=len(knowledge.ids))[:_VERIFIED_SAMPLES])
     machine.place(teacher.net)

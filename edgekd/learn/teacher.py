@@ -1,6 +1,7 @@
 """The teacher: trained on augmented samples, or brought and tuned. No student imports this module.
 
-Directory: `teacher.json` (structure, classes, the data's checksum) and `teacher.safetensors`.
+Directory: `teacher.json` (structure, classes, the data's checksum), `teacher.safetensors`, and
+`teacher.onnx` where the teacher is an ONNX model.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from torch import nn
 from edgekd.data import Dataset, load_dataset
 from edgekd.data.augment import augmented
 from edgekd.data.randomness import torch_seed
-from edgekd.errors import ArtifactError
+from edgekd.errors import ArtifactError, ConfigError
 from edgekd.evaluate.metrics import accuracy
 from edgekd.learn.checkpoint import load_checkpoint
+from edgekd.learn.foreign import OnnxNet
 from edgekd.learn.networks import build
 from edgekd.learn.replay import Replay, plain_rows
 from edgekd.learn.torch_tools import (
@@ -37,6 +39,7 @@ from edgekd.recipe import Recipe, TeacherParams
 
 SCHEMA = 1
 EVALUATED = ("validation", "test")
+ONNX, ONNX_FILE = "onnx", "teacher.onnx"
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +65,8 @@ def train_teacher(
     """
     data, params, machine = load_dataset(dataset_dir), recipe.teacher, machine_of(recipe)
     channels = int(data.x.shape[1])
-    net = build(params.model, channels, len(data.classes), params.width)
+    net = _new(params, channels, len(data.classes), recipe.seed, out)
     with deterministic(recipe.threads):
-        initialise(net, torch_seed(recipe.seed, "teacher-weights"))
-        if params.checkpoint:
-            fill(net, load_checkpoint(Path(params.checkpoint)), Path(params.checkpoint))
         loss = _fit(net, data, params, recipe.seed, watch, machine)
         scores = {split: score(net, data, split, machine) for split in EVALUATED}
     header = {
@@ -74,6 +74,7 @@ def train_teacher(
         "model": params.model,
         "width": params.width,
         "channels": channels,
+        "inputs": params.inputs,
         "classes": list(data.classes),
         "dataset_sha256": data.sha256,
     }
@@ -87,6 +88,24 @@ def train_teacher(
     }
 
 
+def _new(params: TeacherParams, channels: int, classes: int, seed: int, out: Path) -> nn.Module:
+    """The network with the weights that it starts from; an ONNX file is kept in `out`."""
+    path = Path(params.checkpoint)
+    if params.model == ONNX:
+        try:
+            model = path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}; set teacher.checkpoint") from None
+        (out / ONNX_FILE).write_bytes(model)
+        return OnnxNet(model, params.inputs == "unit", classes, path.name)
+    net = build(params.model, channels, classes, params.width, params.code)
+    if ":" not in params.model:  # a function's network brings what it starts from
+        initialise(net, torch_seed(seed, "teacher-weights"))
+    if params.checkpoint:
+        fill(net, load_checkpoint(path), path)
+    return net
+
+
 def score(net: nn.Module, data: Dataset, split: str, machine: Machine) -> float:
     """Accuracy on a split's plain samples."""
     labels = data.y[data.splits[split]]
@@ -96,14 +115,21 @@ def score(net: nn.Module, data: Dataset, split: str, machine: Machine) -> float:
     return value
 
 
-def load_teacher(directory: Path) -> Teacher:
-    """Read what `train_teacher` wrote. Raises ArtifactError when it is absent or broken."""
+def load_teacher(directory: Path, code: str = "") -> Teacher:
+    """Read what `train_teacher` wrote. Raises ArtifactError when it is absent or broken.
+
+    code: the file of the module that a teacher of the form package.module:function comes from.
+    """
     path = directory / "teacher.safetensors"
     digest = teacher_sha256(directory)
     try:
         header = json.loads((directory / "teacher.json").read_text("utf-8"))
         classes = tuple(header["classes"])
-        net = build(header["model"], header["channels"], len(classes), header["width"])
+        if header["model"] == ONNX:
+            model = (directory / ONNX_FILE).read_bytes()
+            net: nn.Module = OnnxNet(model, header["inputs"] == "unit", len(classes), ONNX_FILE)
+        else:
+            net = build(header["model"], header["channels"], len(classes), header["width"], code)
         dataset_sha256 = str(header["dataset_sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
@@ -115,13 +141,17 @@ def load_teacher(directory: Path) -> Teacher:
 
 
 def teacher_sha256(directory: Path) -> str:
-    """The digest that a knowledge file names its teacher by: over teacher.json and teacher.safetensors."""
-    return files_sha256(directory / "teacher.json", directory / "teacher.safetensors")
+    """The digest that a knowledge file names its teacher by: over its files in a fixed order."""
+    model = directory / ONNX_FILE
+    more = (model,) if model.is_file() else ()
+    return files_sha256(directory / "teacher.json", directory / "teacher.safetensors", *more)
 
 
 def _fit(
     net: nn.Module, data: Dataset, params: TeacherParams, seed: int, watch: Watch, machine: Machine
 ) -> float:
+    if params.epochs == 0:
+        return 0.0
     ids, population = data.splits["train"], len(data.y)
     labels = torch.from_numpy(data.y[ids])
     where = {"seed": seed, "purpose": "teacher-view", "population": population}

@@ -35,7 +35,7 @@ def dataset_params(request: Request) -> dict[str, Any]:
 def teacher_params(request: Request) -> dict[str, Any]:
     """[teacher], its checkpoint by name and content."""
     params = seeded(request, "teacher")
-    return params | {"teacher": _named(params["teacher"], "checkpoint")}
+    return params | {"teacher": _named(_named(params["teacher"], "checkpoint"), "code")}
 
 
 def _named(table: dict[str, Any], key: str) -> dict[str, Any]:
