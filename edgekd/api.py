@@ -170,6 +170,13 @@ def check(request: Request, start: Path | None = None) -> dict[str, Any]:
     return check_model(request, [request.target] if request.target else list(targets(start).values()))
 
 
+def diff(request: Request, a: str = "reference", b: str = "core") -> dict[str, Any]:
+    """Two executions (reference, tflm, litert, host, core) side by side; the first layer where they part."""
+    from edgekd.pipeline.checking import diff_model
+
+    return diff_model(request, a, b)
+
+
 def deploy(request: Request, to: str = "") -> Mapping[str, Any]:
     """Bring the bundle to a Linux device, whole or not at all; what lies there afterwards."""
     from edgekd.pipeline.effects import deploy_to_device

@@ -257,6 +257,21 @@ def check(**given: Any) -> None:
         _advise(f"invoke bench {origin} --target {fitting[0]}")
 
 
+@command("model", "recipe", "target", "data", "samples", "compiler", "store", "json", positional=("a", "b"))
+def diff(a: str, b: str, **given: Any) -> None:
+    """Where do two executions of a model part? Each is reference, tflm, litert, host or core."""
+    from edgekd import api
+    from edgekd.report.check import show_diff
+
+    with_core = "core" in (a, b) and not given["target"]
+    request = _request(lambda *x: None, given | ({"target": "mcu-sim"} if with_core else {}))
+    found = api.diff(request, a, b)
+    if given["json"]:
+        _print_json(found)
+    else:
+        show_diff(found)
+
+
 @command(*COMMON, *SSH)
 def deploy(**given: Any) -> None:
     """Bring the bundle to a Linux device over SSH, whole or not at all."""

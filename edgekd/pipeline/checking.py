@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from edgekd.declaration import suggest
 from edgekd.errors import ConfigError
-from edgekd.pipeline.graph import states
+from edgekd.pipeline.graph import make, states
 from edgekd.pipeline.request import Request
 from edgekd.pipeline.shipping import MODEL_FILES
 from edgekd.target import Target
+
+if TYPE_CHECKING:
+    from edgekd.mcu.diff import Execution
+    from edgekd.qgraph.ir import QGraph
+
+EXECUTIONS = ("reference", "tflm", "litert", "host", "core")
+DIFF_SAMPLES = 8
 
 
 def int8_model(request: Request) -> tuple[bytes, str]:
@@ -40,3 +51,65 @@ def check_model(request: Request, targets: Sequence[Target]) -> dict[str, Any]:
 
     chosen = [request.need_target("mcu")] if request.target else [t for t in targets if t.kind == "mcu"]
     return check_file(*int8_model(request), chosen, request.compiler)
+
+
+def diff_model(request: Request, a: str, b: str) -> dict[str, Any]:
+    """Run the request's model through executions `a` and `b`; the first layer where they part.
+
+    Returns the comparison (edgekd.mcu.diff) with "model", "a" and "b". Raises ConfigError for an
+    execution that does not exist.
+    """
+    from edgekd.mcu.diff import compare
+    from edgekd.pipeline.samples import graph_inputs, probe_inputs, test_samples
+    from edgekd.qgraph.edges import strip_float_edges
+    from edgekd.qgraph.loader import load_graph
+
+    for name in (a, b):
+        if name not in EXECUTIONS:
+            raise ConfigError(f"execution {name!r} does not exist{suggest(name, EXECUTIONS)}")
+    data, file_name = int8_model(request)
+    graph = strip_float_edges(load_graph(data, file_name))
+    if request.data:
+        samples = test_samples(make(request, "userdata"), request.samples or DIFF_SAMPLES)
+        inputs = graph_inputs(graph, samples, not file_name.endswith(".tflite"))
+    else:
+        inputs = probe_inputs(graph, request.samples or DIFF_SAMPLES)
+    with tempfile.TemporaryDirectory() as folder:
+        one, other = (_execution(request, name, graph, Path(folder) / name) for name in (a, b))
+        found = compare(graph, inputs, one, other)
+    return {"model": file_name, "a": a, "b": b, **found.as_json()}
+
+
+def _execution(request: Request, name: str, graph: QGraph, work: Path) -> Execution:
+    from edgekd.mcu import diff
+    from edgekd.mcu.codegen import generate
+    from edgekd.mcu.dsp.family import family_of
+    from edgekd.mcu.toolchain import find_compiler
+
+    if name == "reference":
+        return diff.by_reference
+    if name == "tflm":
+        return _by_tflm
+    if name == "litert":
+        from edgekd.qgraph.litert import run_litert
+
+        return run_litert
+    work.mkdir(parents=True)
+    cache = request.store.work("compiler")
+    if name == "host":
+        family = family_of(request.target.core.cpu) if request.target and request.target.core else "portable"
+        return diff.by_host(generate(graph, family), find_compiler("clang", cache), work)
+    target = request.need_target("mcu")
+    assert target.core is not None
+    model = generate(graph, family_of(target.core.cpu))
+    return diff.by_core(model, find_compiler(request.compiler, cache), target, work)
+
+
+def _by_tflm(graph: QGraph, inputs: list[Any]) -> dict[int, Any]:
+    """TFLite Micro on the written file, with every op's output among the graph's."""
+    from edgekd.export.tflm_run import run_tflm
+    from edgekd.qgraph.tflite_writer import write_tflite
+
+    every = tuple(op.outputs[0] for op in graph.ops)
+    model = write_tflite(replace(graph, outputs=every))
+    return dict(enumerate(run_tflm(model, inputs, len(every))))

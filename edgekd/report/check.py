@@ -59,5 +59,25 @@ def _show_parts(answer: Mapping[str, Any]) -> None:
         show_table("Of these", columns, rows, right=(1, 2, 3, 4, 5))
 
 
+def show_diff(found: Mapping[str, Any]) -> None:
+    """Print an answer of `diff`."""
+    layers, samples, first = len(found["compared"]), found["samples"], found["first"]
+    if first is None:
+        print(f"{found['a']} = {found['b']}: every byte of {layers} layers on {samples} samples")
+        return
+    *pixel, channel = first["position"]
+    rows: list[tuple[Cell, ...]] = [
+        ("layer", f"op {first['op']} {first['kind']} ({first['layer']})"),
+        ("sample", first["sample"]),
+        ("pixel", ", ".join(str(n) for n in pixel) or None),
+        ("channel", channel),
+        (found["a"], first["a"]),
+        (found["b"], first["b"]),
+        ("exact sum before requantization", first["accumulator"]),
+        ("differing in this layer", f"{first['differing']:,} of {first['elements']:,}"),
+    ]
+    show_table(f"{found['model']}: the first difference", ("what", "value"), rows, right=(1,))
+
+
 def _shapes(shapes: Any) -> str:
     return ", ".join("x".join(str(extent) for extent in shape) for shape in shapes[:4])
