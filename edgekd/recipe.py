@@ -107,14 +107,16 @@ class StudentParams:
     """The student's network and the hard limits that it must keep.
 
     channels: output channels of the stem and of each block (ds-cnn: depthwise-separable; resnet: two
-    convolutions and a shortcut), in order. strides: one a channel entry.
+    convolutions and a shortcut), in order. strides: one a channel entry. width: of mobilenet (MobileNetV1),
+    which has channels and strides of its own.
     """
 
-    model: str = setting("ds-cnn", choices=("ds-cnn", "resnet"))
+    model: str = setting("ds-cnn", choices=("ds-cnn", "mobilenet", "resnet"))
     channels: tuple[int, ...] = setting((16, 32, 28), unit="channels", minimum=1, maximum=1024)
     strides: tuple[int, ...] = setting((1, 2, 1), unit="pixels", minimum=1, maximum=4)
     max_weight_bytes: int = setting(4096, unit="bytes", minimum=1)  # int8 weights and int32 biases
     max_macs: int = setting(40_000, unit="multiply-accumulates", minimum=1)
+    width: float = setting(0.25, minimum=0.03, maximum=4)
 
 
 # Terms of a student's loss; formulas and papers: docs/methods/distillation.md.

@@ -7,7 +7,7 @@ have a bias and are padded as the device pads; there is no softmax: argmax works
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgekd.errors import ArtifactError, BudgetError, ConfigError
@@ -136,6 +136,20 @@ def residual(params: StudentParams, input_shape: Sequence[int], classes: int) ->
     return _headed(layers, params, (channels, height, width), classes)
 
 
+def mobilenet(params: StudentParams, input_shape: Sequence[int], classes: int) -> Structure:
+    """MobileNetV1 (Howard et al. 2017, arXiv 1704.04861) at `params.width`; its own channels and strides.
+
+    width 0.25 on 3 x 96 x 96 is MLPerf Tiny's network for visual wake words. Raises BudgetError.
+    """
+    channels = tuple(max(4, round(params.width * full)) for full in _MOBILENET_CHANNELS)
+    whole = replace(params, channels=channels, strides=_MOBILENET_STRIDES)
+    return separable(whole, input_shape, classes)
+
+
+_MOBILENET_CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
+_MOBILENET_STRIDES = (2, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
+
+
 def _image(input_shape: Sequence[int], params: StudentParams) -> tuple[int, int, int]:
     if len(input_shape) != 3:
         raise ConfigError(
@@ -171,4 +185,4 @@ def check_limits(structure: Structure, params: StudentParams) -> None:
 
 
 # Student architectures by the name that a recipe gives.
-MODELS = {"ds-cnn": separable, "resnet": residual}
+MODELS = {"ds-cnn": separable, "mobilenet": mobilenet, "resnet": residual}

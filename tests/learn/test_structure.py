@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from edgekd.errors import ArtifactError, BudgetError, ConfigError
-from edgekd.learn.structure import LayerSpec, Structure, residual, separable
+from edgekd.learn.structure import LayerSpec, Structure, mobilenet, residual, separable
 from edgekd.recipe import StudentParams, load_recipe
 from tests.learn.chain import RECIPES
 
@@ -89,6 +89,15 @@ def test_resnet8_is_mlperf_tinys() -> None:
     assert structure.weight_bytes == 77_360 + 4 * 346
     assert [layer.kind for layer in structure.layers].count("add") == 3
     assert Structure.from_json(structure.to_json()) == structure
+
+
+def test_mobilenet_is_mlperf_tinys() -> None:
+    """Visual wake words: 0.22 M parameters and 7.5 M multiply-accumulates, two classes."""
+    params = StudentParams("mobilenet", width=0.25, max_weight_bytes=400_000, max_macs=8_000_000)
+    structure = mobilenet(params, (3, 96, 96), 2)
+    assert len(structure.layers) == 1 + 2 * 13 + 2
+    assert structure.macs == 7_489_664
+    assert sum(layer.weights for layer in structure.layers) == 208_112
 
 
 @pytest.mark.parametrize("changes", [{"other": 9}, {"other": None}, {"source": 3}, {"source": -2}])
