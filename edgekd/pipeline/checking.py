@@ -59,16 +59,20 @@ def diff_model(request: Request, a: str, b: str) -> dict[str, Any]:
     Returns the comparison (edgekd.mcu.diff) with "model", "a" and "b". Raises ConfigError for an
     execution that does not exist.
     """
+    from edgekd.mcu.codegen import CHANNEL_MULTIPLE
     from edgekd.mcu.diff import compare
     from edgekd.pipeline.samples import graph_inputs, probe_inputs, test_samples
     from edgekd.qgraph.edges import strip_float_edges
     from edgekd.qgraph.loader import load_graph
+    from edgekd.qgraph.passes.constant_channels import remove_constant_channels
 
     for name in (a, b):
         if name not in EXECUTIONS:
             raise ConfigError(f"execution {name!r} does not exist{suggest(name, EXECUTIONS)}")
     data, file_name = int8_model(request)
     graph = strip_float_edges(load_graph(data, file_name))
+    if {"host", "core"} & {a, b}:  # as the generator sees it, so that all layers have the same channels
+        graph = remove_constant_channels(graph, CHANNEL_MULTIPLE).graph
     if request.data:
         samples = test_samples(make(request, "userdata"), request.samples or DIFF_SAMPLES)
         inputs = graph_inputs(graph, samples, not file_name.endswith(".tflite"))
