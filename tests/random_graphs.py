@@ -211,6 +211,13 @@ def reached(graph: QGraph, model_c: str) -> Counter[str]:
     return found
 
 
+def dsp_kernels(model_c: str) -> Counter[str]:
+    """How often the C of the DSP family calls each of its own kernels."""
+    return Counter(
+        f"kernel {name}" for name in re.findall(r"^    (k_dsp_\w+?)(?:_s\d+)?\(", model_c, re.MULTILINE)
+    )
+
+
 def _features(graph: QGraph, op: Op) -> set[str]:
     attrs, inputs = op.attrs, [graph.tensors[i] for i in op.inputs if i != -1]
     found = {"", *(f" {name} {attrs[name]}" for name in ("activation", "padding", "axis") if name in attrs)}

@@ -1,4 +1,5 @@
-"""Soak `graphs`: random graphs, TFLite Micro = integer reference = generated C on the host, byte for byte.
+"""Soak `graphs`: random graphs, TFLite Micro = integer reference = generated C of both kernel
+families on the host, byte for byte.
 
 Graphs are compiled a batch at a time; a batch that differs is taken apart to name the graph. The
 histogram says how often each operator, attribute, form and kernel was reached.
@@ -15,16 +16,18 @@ from typing import Any
 import numpy as np
 
 from edgekd.mcu.codegen import generate
+from edgekd.mcu.host import HostModel
 from edgekd.mcu.toolchain import Compiler, find_compiler
 from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.reference import run
 from tests.graphs import inputs_for
-from tests.mcu.generated import merge, run_host
+from tests.mcu.generated import merge, pack, unpack, write
 from tests.qgraph.interpreters import run_tflite_micro
-from tests.random_graphs import reached, wide_graph
+from tests.random_graphs import dsp_kernels, reached, wide_graph
 
 SAMPLES = 8
 BATCH = 10
+FAMILIES = ("portable", "dsp")
 OFTEN_ENOUGH = 30
 
 
@@ -40,6 +43,7 @@ def graphs(seed: int, count: int) -> dict[str, Any]:
             ops += sum(len(graph.ops) for graph in batch)
             for graph in batch:
                 hits.update(reached(graph, generate(graph).files["model.c"]))
+                hits.update(dsp_kernels(generate(graph, "dsp").files["model.c"]))
             differing += _differences(batch, seed, first, compiler, Path(name) / str(first))
             print(f"graphs {first + len(batch)}/{count}", file=sys.stderr, flush=True)
     return {
@@ -51,6 +55,12 @@ def graphs(seed: int, count: int) -> dict[str, Any]:
         "seldom_hit": sorted(feature for feature, hit in hits.items() if hit < OFTEN_ENOUGH),
         "hits": dict(sorted(hits.items())),
     }
+
+
+def _on_host(graph: QGraph, inputs: list[Any], compiler: Compiler, folder: Path, family: str) -> list[Any]:
+    """The outputs of the C of a kernel family; its assembly stands there as the C twins."""
+    directory = write(generate(graph, family), folder / family)
+    return unpack(graph, HostModel(directory, compiler, folder / f"{family}-host").run(pack(inputs)))
 
 
 def histogram(hits: dict[str, int]) -> list[str]:
@@ -70,12 +80,13 @@ def _differences(
         inputs_for(g, np.random.default_rng([seed, first + i, 1]), SAMPLES) for i, g in enumerate(batch)
     ]
     expected = [run(graph, x) for graph, x in zip(batch, inputs, strict=True)]
-    ours = run_host(merge(batch), [x for xs in inputs for x in xs], compiler, folder)
-    rows = []
+    merged, every = merge(batch), [x for xs in inputs for x in xs]
+    ours = {family: _on_host(merged, every, compiler, folder, family) for family in FAMILIES}
+    rows, at = [], 0
     for i, graph in enumerate(batch):
-        found, ours = ours[: len(graph.outputs)], ours[len(graph.outputs) :]
-        micro = run_tflite_micro(graph, inputs[i])
-        for who, outputs in (("tflite_micro", micro), ("c_on_host", found)):
+        found = {f"c_on_host_{name}": parts[at : at + len(graph.outputs)] for name, parts in ours.items()}
+        at += len(graph.outputs)
+        for who, outputs in (("tflite_micro", run_tflite_micro(graph, inputs[i])), *found.items()):
             differ = sum(int((a != b).sum()) for a, b in zip(outputs, expected[i], strict=True))
             if differ:
                 rows.append({"graph": first + i, "execution": who, "differing_bytes": differ})

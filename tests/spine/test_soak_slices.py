@@ -46,3 +46,16 @@ def record(name: str) -> dict[str, Any]:
 def test_the_committed_agreement_is_whole() -> None:
     found = record("agreement")
     assert found["count"] >= 1000 and len(found["result"]["models"]) == 4
+
+
+def test_the_committed_graphs_are_whole() -> None:
+    found = record("graphs")
+    assert found["count"] >= 500 and found["result"]["seldom_hit"] == []
+
+
+def test_the_committed_mutations_are_whole() -> None:
+    found = record("mutations")
+    assert found["count"] >= 90_000 and found["result"]["past_header_pct"] >= 20
+    assert found["result"]["oracle"]["equal"] > 4000
+    compiled = record("mutations-compiled")["result"]  # a second seed, every new model of it compiled
+    assert compiled["compiled_and_compared"] >= 500 and compiled["past_header_pct"] >= 20
