@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.optim.swa_utils import AveragedModel
 
 from edgekd.errors import ArtifactError
@@ -49,7 +49,8 @@ def store(state: State, schedule: Schedule, file: Path | None) -> None:
     header = {"epoch": state.epoch, "loss": state.loss, "schedule": asdict(schedule)}
     temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, {"edgekd": json.dumps(header, sort_keys=True)})
+        # Written by Python: a full disk is then an OSError that says so.
+        temporary.write_bytes(save(tensors, {"edgekd": json.dumps(header, sort_keys=True)}))
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], d
     project = make_project(tmp_path_factory.mktemp("engines"))
     found = {}
     for compiler, engine in PAIRS:
-        arguments = ("--recipe", "quick", "--target", "mcu-sim", "--compiler", compiler, "--engine", engine)
+        arguments = ("--recipe", "wider", "--target", "mcu-sim", "--compiler", compiler, "--engine", engine)
         found[compiler, engine] = record(project, *arguments) | {"project": project}
     return found
 
