@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.soaks.places import MODELS, ROOT
 from edgekd.mcu.bench import pack
 from edgekd.mcu.codegen import generate
+from edgekd.mcu.dsp.family import family_of
 from edgekd.mcu.emulator import run_image
 from edgekd.mcu.firmware import build_image
 from edgekd.mcu.host import HostModel
@@ -47,11 +48,12 @@ def _differences(graph: QGraph, seed: int, count: int, on_core: int) -> dict[str
     expected = pack(run(graph, inputs))
     micro = pack(run_tflite_micro(graph, inputs))
     target = load_target("mcu-sim", [ROOT / "targets"])
+    family = family_of(target.core.cpu)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generated = folder / "c"
         generated.mkdir()
-        for file, text in generate(graph).files.items():
+        for file, text in generate(graph, family).files.items():
             (generated / file).write_text(text)
         compiler = find_compiler("clang", folder / "cache")
         host = HostModel(generated, compiler, folder / "host").run(pack(inputs)).view(np.uint8)
@@ -62,6 +64,7 @@ def _differences(graph: QGraph, seed: int, count: int, on_core: int) -> dict[str
     differing = [int((other != expected[: len(other)]).sum()) for other in (micro, host, core)]
     names = ("tflite_micro", "c_on_host", "c_on_core")
     return {
+        "kernels": family,
         "inputs": count,
         "inputs_on_core": on_core,
         "differing_bytes": sum(differing),
