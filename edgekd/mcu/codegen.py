@@ -17,7 +17,8 @@ from edgekd.mcu.codegen_header import header
 from edgekd.mcu.codegen_ops import EMITTERS
 from edgekd.mcu.codegen_text import LICENSE, Array, initialiser, layer_names, one_line
 from edgekd.mcu.dsp import assembly
-from edgekd.mcu.dsp.family import dsp_emissions
+from edgekd.mcu.dsp.family import dsp_candidates
+from edgekd.mcu.options import Options
 from edgekd.mcu.plan import Plan, plan
 from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.passes.constant_channels import remove_constant_channels
@@ -88,19 +89,20 @@ class GeneratedModel:
     plan: Plan
 
 
-def generate(graph: QGraph, family: str = "portable") -> GeneratedModel:
+def generate(graph: QGraph, family: str = "portable", options: Options | None = None) -> GeneratedModel:
     """The C library of `graph`, whose inputs and outputs are int8 or uint8 (strip float edges first).
 
     family: "portable", or "dsp" for cores with Armv7E-M's DSP instructions (`family_of` a core): then the
-    directory also holds model_dsp.S, and still runs anywhere.
+    directory also holds model_dsp.S, and still runs anywhere. options: None takes the default ones.
     Raises UnsupportedOpError naming the op, the layer and its shapes for what the C cannot run.
     """
     validate(graph)
     _check_edges(graph)
     graph = remove_constant_channels(graph, CHANNEL_MULTIPLE).graph
-    special = dsp_emissions(graph) if family == "dsp" else {}
+    options = options or Options()
+    special = dsp_candidates(graph).candidates if family == "dsp" else {}
     emissions = {
-        index: special.get(index) or _emit(graph, index)
+        index: special[index][0].emission if index in special else _emit(graph, index)
         for index in range(len(graph.ops))
         if _runs(graph, index)
     }

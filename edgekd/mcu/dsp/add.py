@@ -6,10 +6,12 @@ form in fixed point. It is taken only where it gives TFLite's byte for all 65,53
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgekd.mcu.candidate import NHWC, Candidate, Layout
 from edgekd.mcu.codegen_case import Call, Case, Emission
 from edgekd.mcu.codegen_text import Value
 from edgekd.mcu.dsp.assembly import Function, Kernel
@@ -38,6 +40,12 @@ class Plan:
 
     case: Case
     proofs: dict[int, Exact]
+
+    def takes(self, layout: Layout) -> bool:
+        return layout == NHWC
+
+    def candidates(self, shift: int, layout: Layout) -> Iterable[Candidate]:
+        yield Candidate("sum", self.emission(shift))
 
     def emission(self, shift: int) -> Emission:
         case, exact, leaf = self.case, self.proofs[shift], kernel(shift)

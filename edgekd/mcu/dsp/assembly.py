@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from edgekd.mcu.codegen_text import LICENSE
+from edgekd.mcu.work import NOTHING, Work, work_of_lines
 
 _HEAD = """
 /* Generated kernels for Armv7E-M's DSP instructions; other cores use their twins in C (k_dsp_*.c). */
@@ -16,25 +18,72 @@ _HEAD = """
 
 @dataclass(frozen=True)
 class Kernel:
-    """One generated function: `twin` is the C function that stands for it elsewhere."""
+    """One generated function: `twin` is the C function that stands for it elsewhere.
+
+    work: what one pass through each of its regions runs (see Function).
+    """
 
     name: str
     twin: str
     text: str
+    work: Mapping[str, Work] = field(default_factory=dict)
+
+    def once(self, runs: Mapping[str, float]) -> Work:
+        """What one call runs. runs: region -> how often it runs in that call; "call" is 1."""
+        total = NOTHING
+        for region, work in self.work.items():
+            total += work * (1 if region == "call" else runs[region])
+        return total
 
 
 class Function:
-    """Collects the lines of one function; labels are numeric, as both assemblers know them."""
+    """Collects the lines of one function; labels are numeric, as both assemblers know them.
+
+    Every line belongs to a region: lines that run equally often. A function begins in the region "call",
+    which runs once; `region` begins another one, whose name its kernel's cost function counts.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.lines: list[str] = []
+        self._parts: list[tuple[str, list[str]]] = [("call", [])]
+        self._branches: list[tuple[str, int]] = []  # region; 1 where its branch is taken, -1 where not
 
     def add(self, *lines: str) -> None:
+        """Lines of this region. A conditional branch among them counts as not taken."""
         self.lines += lines
+        self._parts[-1][1].extend(lines)
+
+    def region(self, name: str) -> None:
+        """What follows runs as often as `name` says; a name may come back."""
+        self._parts.append((name, []))
+
+    def branch_back(self, line: str, outer: str) -> None:
+        """The conditional branch that ends a loop: taken in all turns but the last of each `outer`."""
+        self.add(line)
+        self._branches += [(self._parts[-1][0], 1), (outer, -1)]
+
+    def branch_ahead(self, line: str, taken: str) -> None:
+        """A conditional branch that is taken as often as the region `taken` runs."""
+        self.add(line)
+        self._branches.append((taken, 1))
 
     def label(self, number: int) -> None:
         self.lines.append(f"{number}:")
+
+    def kernel(self, twin: str) -> Kernel:
+        return Kernel(self.name, twin, self.text, self.work)
+
+    @property
+    def work(self) -> dict[str, Work]:
+        """What one pass through each region runs."""
+        found: dict[str, Work] = {}
+        for region, lines in self._parts:
+            found[region] = found.get(region, NOTHING) + work_of_lines(lines)
+        for region, sign in self._branches:
+            moved = Work({"branch_taken": sign, "branch_not_taken": -sign})
+            found[region] = found.get(region, NOTHING) + moved
+        return found
 
     @property
     def text(self) -> str:

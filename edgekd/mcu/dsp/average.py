@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from edgekd.mcu.candidate import Candidate, Layout
 from edgekd.mcu.codegen_case import Call, Case, Emission
 from edgekd.mcu.codegen_text import Value
 from edgekd.mcu.dsp.assembly import Function, Kernel
@@ -18,6 +20,16 @@ class Plan:
     """A pool that the family can run."""
 
     case: Case
+
+    @property
+    def proofs(self) -> Mapping[int, None]:
+        return {}
+
+    def takes(self, layout: Layout) -> bool:
+        return not layout.planes_out
+
+    def candidates(self, shift: int, layout: Layout) -> Iterable[Candidate]:
+        yield Candidate("average", self.emission(layout.planes_in))
 
     def emission(self, planes: bool) -> Emission:
         """planes: whether the input is in planes of four channels."""

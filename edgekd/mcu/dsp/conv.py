@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.mcu.candidate import Candidate, Layout
 from edgekd.mcu.codegen_case import SCRATCH, Call, Case, Emission
 from edgekd.mcu.codegen_text import Value
 from edgekd.mcu.dsp import copy, pairs, widen
@@ -104,14 +106,24 @@ class Plan:
         once = pairs.instructions(where.window.depth, self.outputs, unrolled, proved)
         return blocks * (once + widen.instructions(where.window) + DRIVER_INSTRUCTIONS)
 
-    def emission(self, shift: int, unrolled: int, planes_in: bool, planes_out: bool) -> Emission:
-        """planes_in, planes_out: whether input and output are in planes of four channels."""
-        where = plane_shape(self.case) if planes_in else shape(self.case, *self.filter_shape)
+    def takes(self, layout: Layout) -> bool:
+        return self.reads_planes or not layout.planes_in
+
+    def candidates(self, shift: int, layout: Layout) -> Iterable[Candidate]:
+        where = plane_shape(self.case) if layout.planes_in else shape(self.case, *self.filter_shape)
+        words = self._words(where.window, shift, layout.planes_out)
+        for unrolled in pairs.UNROLLED_INPUTS:
+            yield Candidate(f"pairs u{unrolled}", self._emission(shift, unrolled, layout, where, words))
+
+    def _emission(
+        self, shift: int, unrolled: int, layout: Layout, where: Shape, words: npt.NDArray[np.int32]
+    ) -> Emission:
+        planes_out = layout.planes_out
         multiply = pairs.kernel(shift, unrolled, planes_out)
-        gather = widen.kernel(where.window, planes_in)
+        gather = widen.kernel(where.window, layout.planes_in)
         row = self._row_gather(where) or gather
         depth = where.window.depth
-        weights = self.case.array("filter", self._words(where.window, shift, planes_out))
+        weights = self.case.array("filter", words)
         matrix: dict[str, Value] = {
             "weights": f"(const uint32_t *){weights.name}",
             "depth": depth,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.mcu.candidate import NHWC, Candidate, Layout
 from edgekd.mcu.codegen_case import SCRATCH, Address, Call, Case, Emission
 from edgekd.mcu.codegen_text import Value
 from edgekd.mcu.dsp import pairs
@@ -31,6 +33,12 @@ class Plan:
     case: Case
     linear: Linear
     proofs: dict[int, Proved]
+
+    def takes(self, layout: Layout) -> bool:
+        return layout == NHWC
+
+    def candidates(self, shift: int, layout: Layout) -> Iterable[Candidate]:
+        yield Candidate("dense", self.emission(shift))
 
     def emission(self, shift: int) -> Emission:
         """shift: of the proved rounding, 0 for two roundings."""

@@ -8,11 +8,13 @@ next step replaces x01, and the two words change places: so each pass exists for
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.mcu.candidate import Candidate, Layout
 from edgekd.mcu.codegen_case import SCRATCH, Call, Case, Emission
 from edgekd.mcu.codegen_text import Value
 from edgekd.mcu.dsp.assembly import Function, Kernel
@@ -188,6 +190,16 @@ class Plan:
     @property
     def stride(self) -> int:
         return self.case.number("stride_w")
+
+    @property
+    def proofs(self) -> Mapping[int, Folded]:
+        return self.folds
+
+    def takes(self, layout: Layout) -> bool:
+        return layout == Layout(planes_in=True, planes_out=True)
+
+    def candidates(self, shift: int, layout: Layout) -> Iterable[Candidate]:
+        yield Candidate("planes" if shift else "planes plain", self.emission(shift))
 
     def emission(self, shift: int) -> Emission:
         case = self.case

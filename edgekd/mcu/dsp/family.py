@@ -7,25 +7,27 @@ NHWC: depthwise kernels need it on both sides, 1x1 convolutions read and write e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
-from edgekd.mcu.codegen_case import Case, Emission
-from edgekd.mcu.dsp import add, average, conv, dense, depthwise, pairs
+from edgekd.mcu.candidate import Candidate, Layout, Plan
+from edgekd.mcu.codegen_case import Case
+from edgekd.mcu.dsp import add, average, conv, dense, depthwise
 from edgekd.qgraph.ir import QGraph
 
 _PLAIN_SHARE = 20  # a plain layer is at most one part in so many of all multiply-accumulates
 
 DSP_CORES = ("cortex-m4",)
 
-Plan = add.Plan | average.Plan | conv.Plan | dense.Plan | depthwise.Plan
+Plans = dict[int, tuple[Plan, ...]]
 
-
-_PLANNERS: dict[str, Callable[[Case], Plan | None]] = {
-    "ADD": add.plan,
-    "AVERAGE_POOL_2D": average.plan,
-    "CONV_2D": conv.plan,
-    "DEPTHWISE_CONV_2D": depthwise.plan,
-    "FULLY_CONNECTED": dense.plan,
-    "SUB": add.plan,
+# Every way to run each kind of op; candidate.py says how another one joins.
+PLANNERS: dict[str, tuple[Callable[[Case], Plan | None], ...]] = {
+    "ADD": (add.plan,),
+    "AVERAGE_POOL_2D": (average.plan,),
+    "CONV_2D": (conv.plan,),
+    "DEPTHWISE_CONV_2D": (depthwise.plan,),
+    "FULLY_CONNECTED": (dense.plan,),
+    "SUB": (add.plan,),
 }
 
 
@@ -34,37 +36,48 @@ def family_of(cpu: str) -> str:
     return "dsp" if cpu in DSP_CORES else "portable"
 
 
-def dsp_emissions(graph: QGraph) -> dict[int, Emission]:
-    """Op index -> its emission, for each op that the family can run; the portable kernels run the rest."""
-    plans = {index: found for index in range(len(graph.ops)) if (found := _plan(Case(graph, index)))}
+@dataclass(frozen=True)
+class Found:
+    """candidates: op index -> the family's; planes: the tensors that lie in planes of four channels."""
+
+    candidates: Mapping[int, tuple[Candidate, ...]]
+    planes: frozenset[int]
+
+
+def dsp_candidates(graph: QGraph) -> Found:
+    """What the family can run of `graph`; the portable kernels run the rest."""
+    plans = {index: found for index in range(len(graph.ops)) if (found := _plans(Case(graph, index)))}
     _drop_large_plain(graph, plans)
     planes = _layouts(graph, plans)
-    convs = {index: found for index, found in plans.items() if isinstance(found, conv.Plan)}
-    shifts = choose_shifts({index: found.proofs for index, found in convs.items()})
-    unrolled = min(
-        pairs.UNROLLED_INPUTS,
-        key=lambda n: sum(found.instructions(n, shifts[index] > 0) for index, found in convs.items()),
-    )
-    folds = {index: found.folds for index, found in plans.items() if isinstance(found, depthwise.Plan)}
-    matrices = {index: found.proofs for index, found in plans.items() if isinstance(found, dense.Plan)}
-    sums = {index: found.proofs for index, found in plans.items() if isinstance(found, add.Plan)}
-    shifts |= choose_shifts(folds) | choose_shifts(matrices) | choose_shifts(sums)
-    emissions: dict[int, Emission] = {}
-    for index, found in plans.items():
-        op = graph.ops[index]
-        layouts = op.inputs[0] in planes, op.outputs[0] in planes
-        if isinstance(found, conv.Plan):
-            emissions[index] = found.emission(shifts[index], unrolled, *layouts)
-        elif isinstance(found, average.Plan):
-            emissions[index] = found.emission(layouts[0])
-        else:
-            emissions[index] = found.emission(shifts[index])
-    return emissions
+    shifts = _agree(plans)
+    candidates = {
+        index: tuple(
+            candidate
+            for plan in found
+            for candidate in plan.candidates(shifts[id(plan)], _layout(graph, index, planes))
+        )
+        for index, found in plans.items()
+    }
+    return Found(candidates, frozenset(planes))
 
 
-def _plan(case: Case) -> Plan | None:
-    planner = _PLANNERS.get(case.op.kind)
-    return planner(case) if planner else None
+def _plans(case: Case) -> tuple[Plan, ...]:
+    every = (planner(case) for planner in PLANNERS.get(case.op.kind, ()))
+    return tuple(plan for plan in every if plan is not None)
+
+
+def _agree(plans: Plans) -> dict[int, int]:
+    """The shift of each plan (by its id): as few different ones as can be within one kind of kernel."""
+    every = [plan for found in plans.values() for plan in found]
+    shifts: dict[int, int] = {}
+    for kind in {type(plan): None for plan in every}:
+        shifts |= choose_shifts({id(plan): plan.proofs for plan in every if type(plan) is kind})
+    return shifts
+
+
+def _layout(graph: QGraph, index: int, planes: set[int]) -> Layout:
+    op = graph.ops[index]
+    return Layout(op.inputs[0] in planes, op.outputs[0] in planes)
 
 
 def _macs(graph: QGraph, index: int) -> int:
@@ -76,26 +89,26 @@ def _macs(graph: QGraph, index: int) -> int:
     return y.elements * weights.elements // y.shape[-1]
 
 
-def _drop_large_plain(graph: QGraph, plans: dict[int, Plan]) -> None:
+def _drop_large_plain(graph: QGraph, plans: Plans) -> None:
     """A depthwise layer in plain C is only worth its layout where it is a small part of the model."""
     macs = {index: _macs(graph, index) for index in range(len(graph.ops))}
     for index, found in list(plans.items()):
-        plain = isinstance(found, depthwise.Plan) and not found.folds
+        plain = all(isinstance(plan, depthwise.Plan) and not plan.folds for plan in found)
         if plain and macs[index] * _PLAIN_SHARE > sum(macs.values()):
             del plans[index]
 
 
-def _layouts(graph: QGraph, plans: dict[int, Plan]) -> set[int]:
-    """The tensors in planes; drops from `plans` each depthwise convolution that cannot have its layout."""
+def _layouts(graph: QGraph, plans: Plans) -> set[int]:
+    """The tensors in planes; drops from `plans` what cannot have its layout."""
     while True:
         planes = {index for index in _inner(graph) if _may_be_planes(graph, index, plans)}
-        failing = [
-            index
+        taking = {
+            index: tuple(plan for plan in found if plan.takes(_layout(graph, index, planes)))
             for index, found in plans.items()
-            if isinstance(found, depthwise.Plan)
-            and not {graph.ops[index].inputs[0], graph.ops[index].outputs[0]} <= planes
-        ]
+        }
+        failing = [index for index, found in taking.items() if not found]
         if not failing:
+            plans |= taking
             return planes
         for index in failing:
             del plans[index]
@@ -109,21 +122,19 @@ def _inner(graph: QGraph) -> Iterable[int]:
             yield op.outputs[0]
 
 
-def _may_be_planes(graph: QGraph, tensor: int, plans: Mapping[int, Plan]) -> bool:
-    """Whether its writer and all its readers take planes."""
+def _may_be_planes(graph: QGraph, tensor: int, plans: Plans) -> bool:
+    """Whether its writer and all its readers have a kernel that takes planes."""
     for index, op in enumerate(graph.ops):
-        found = plans.get(index)
-        if tensor in op.outputs and not isinstance(found, conv.Plan | depthwise.Plan):
+        found = plans.get(index, ())
+        if tensor in op.outputs and not _takes_some(found, [Layout(x, True) for x in (False, True)]):
             return False
-        reads = tensor in op.inputs
-        if reads and not _reads_planes(found):
+        if tensor in op.inputs and not _takes_some(found, [Layout(True, y) for y in (False, True)]):
             return False
     return True
 
 
-def _reads_planes(found: Plan | None) -> bool:
-    planes_only = isinstance(found, depthwise.Plan | average.Plan)
-    return planes_only or (isinstance(found, conv.Plan) and found.reads_planes)
+def _takes_some(plans: Iterable[Plan], layouts: list[Layout]) -> bool:
+    return any(plan.takes(layout) for plan in plans for layout in layouts)
 
 
 def choose_shifts(options: Mapping[int, Iterable[int]]) -> dict[int, int]:
