@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.errors import UnsupportedOpError
+from edgekd.qgraph.encoding import Encoding
 
 DTYPES = ("int8", "int16", "int32", "uint8", "float32", "int64", "bool")
 
@@ -31,6 +32,7 @@ class Tensor:
     zero_point: one integer for the whole tensor (per-channel tensors are symmetric: 0).
     axis: the quantized dimension of a per-channel tensor, else 0.
     data: the constant's values in `dtype` and `shape`, or None for an activation.
+    encoding: how the constant is stored on a device, None for plainly; `data` are its values all the same.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Tensor:
     zero_point: int = 0
     axis: int = 0
     data: npt.NDArray[np.generic] | None = None
+    encoding: Encoding | None = None
 
     @property
     def is_constant(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekd.errors import UnsupportedOpError
+from edgekd.qgraph import encoding
 from edgekd.qgraph.ir import DTYPES, QGraph, Tensor
 from edgekd.qgraph.validate_ops import check_op
 
@@ -54,6 +55,8 @@ def _check_tensor(graph: QGraph, index: int, tensor: Tensor) -> None:
         raise UnsupportedOpError(f"{where} of shape {tensor.shape} is too large for any small device")
     if tensor.data is not None and tensor.data.dtype != tensor.dtype:
         raise UnsupportedOpError(f"{where} has {tensor.data.dtype} data in a tensor of dtype {tensor.dtype}")
+    if tensor.encoding is not None:
+        encoding.check(tensor.encoding, tensor.data, where)
     _check_quantization(where, tensor)
 
 

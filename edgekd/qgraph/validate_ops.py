@@ -19,6 +19,7 @@ _MAX_POOL_SCALE_ERROR = 1e-6  # TFLite's own bound
 _MAX_SOFTMAX_DEPTH = 4095  # the sum has 12 integer bits
 _MOST_SHOWN = 10  # shapes in a message
 _MAX_CONCATENATED = 10  # TFLite Micro's own bound
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _MAX_MEAN_PIXELS = 1 << 22  # their sum stays inside int32
 
 
@@ -63,6 +64,7 @@ def check_op(graph: QGraph, index: int) -> None:
     absent = [i for i, position in enumerate(case.op.inputs) if position == -1]
     case.require(not absent or (absent == [2] and rule in (_convolution, _fully_connected)), "lacks an input")
     _check_attributes(case)
+    _check_encodings(case)
     if kind not in ("QUANTIZE", "DEQUANTIZE"):
         _check_int8(case, case.inputs[0], "input")
         _check_int8(case, case.output, "output")
@@ -87,6 +89,14 @@ def _check_attributes(case: _Case) -> None:
         tensor = case.inputs[0] if case.kind == "RELU6" else case.output
         if len(tensor.scale) == 1:
             case.require(6.0 / requantize.scale_of(tensor) < 2.0**30, "the scale is too small for a RELU6")
+
+
+def _check_encodings(case: _Case) -> None:
+    """Only the weights of a linear op may be stored as indices."""
+    for number, position in enumerate(case.op.inputs):
+        packed = position != -1 and case.graph.tensors[position].encoding is not None
+        if packed and (number != 1 or case.kind not in _WEIGHTED):
+            case.fail(f"its input {number} is packed; only the weights of {', '.join(_WEIGHTED)} can be")
 
 
 def _check_int8(case: _Case, tensor: Tensor, role: str) -> None:
@@ -171,6 +181,8 @@ def _check_weights(case: _Case, weights: Tensor, axis: int, channels: int) -> No
     case.require(weights.zero_point == 0, f"the weights have zero point {weights.zero_point}, not 0")
     case.require(len(weights.scale) >= 1, "the weights have no scale")
     case.require(len(weights.scale) == 1 or weights.axis == axis, f"weight scales lie on axis {weights.axis}")
+    if weights.encoding is not None and weights.encoding.axis != axis:
+        case.fail(f"the weights' tables are for channels on axis {weights.encoding.axis}, not {axis}")
     for real in requantize.channel_reals(case.graph, case.op):
         case.require(real >= 0, "a scale is negative")
         if real > 0:  # 0 is a dead channel whose product underflows

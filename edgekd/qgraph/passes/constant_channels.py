@@ -8,6 +8,7 @@
    they join keep the same ones.
 4. What is kept is filled up to a whole `multiple` with channels of zero weights, for kernels that take
    some channels at a time. A constant channel that stays gets zero weights and an ordinary scale.
+5. Weights stored as indices stay so where their tables hold zero or have room for it.
 
 Requires a validated graph; the result validates, has the same inputs and outputs, and the same ops.
 """
@@ -174,7 +175,10 @@ class _Rewriter:
             weights = np.moveaxis(weights, 0, 3)
         data = np.ascontiguousarray(weights.astype(np.int8))
         axis = given.axis if len(scales) > 1 else 0
-        filters = self._add(replace(given, shape=data.shape, data=data, scale=scales, axis=axis))
+        encoding = given.encoding and given.encoding.narrowed(data, self.kept[op.outputs[0]])
+        filters = self._add(
+            replace(given, shape=data.shape, data=data, scale=scales, axis=axis, encoding=encoding)
+        )
         offsets = bias.astype(np.int32)
         products = (np.float32(self._input_scale(op)) * scales).astype(np.float32)
         name = f"{given.name}/bias"
