@@ -20,6 +20,7 @@ Bytes = npt.NDArray[np.uint8]
 
 INDEX_BITS = (2, 4, 8)
 MOST_TABLES = 256
+_FIELDS_BYTES = 40  # what a kernel is told more than for plain weights, about
 _VALUES = 256  # of an int8
 
 
@@ -42,6 +43,18 @@ class Encoding:
         return next(bits for bits in INDEX_BITS if self.tables.shape[1] <= 1 << bits)
 
     @property
+    def whole_tables(self) -> Int8:
+        """The tables filled up to as many entries as an index of `stored_bits` can name."""
+        whole = np.zeros((len(self.tables), 1 << self.stored_bits), np.int8)
+        whole[:, : self.tables.shape[1]] = self.tables
+        return whole
+
+    def stored_bytes(self, weights: int) -> int:
+        """What `weights` indices with their tables and channels' numbers take, and a kernel's own fields."""
+        numbers = len(self.channel_tables) if len(self.tables) > 1 else 0
+        return -(-weights * self.stored_bits // 8) + self.whole_tables.size + numbers + _FIELDS_BYTES
+
+    @property
     def is_uniform_int4(self) -> bool:
         """Whether the values are those of a plain int4."""
         return self.bits == 4 and np.array_equal(self.tables, uniform_table(4)[None])
@@ -59,6 +72,8 @@ class Encoding:
 
     def holds(self, data: npt.NDArray[np.generic]) -> bool:
         """Whether every value of `data` (the weights' shape) stands in its channel's table."""
+        if self.bits < 8 and np.array_equal(self.tables, uniform_table(self.bits)[None]):
+            return data.size == 0 or bool(self.tables[0, 0] <= data.min() <= data.max() <= self.tables[0, -1])
         return bool((self.indices(self.rows(data)) >= 0).all())
 
     def narrowed(self, data: npt.NDArray[np.generic], kept: npt.NDArray[np.bool_]) -> Encoding | None:
@@ -143,9 +158,17 @@ def pack(indices: npt.NDArray[np.integer[Any]], bits: int) -> Bytes:
     """Indices (flat order) of `bits` bits as bytes, the first in the lowest bits; zeros fill the last."""
     each = 8 // bits
     flat = indices.ravel().astype(np.uint8)
-    flat = np.concatenate([flat, np.zeros(-len(flat) % each, np.uint8)]).reshape(-1, each)
+    whole = np.concatenate([flat, np.zeros(-len(flat) % each, np.uint8)]).reshape(-1, each)
     shifts = np.arange(each, dtype=np.uint8) * np.uint8(bits)
-    return np.bitwise_or.reduce(flat << shifts, axis=1).astype(np.uint8)
+    return np.asarray(np.bitwise_or.reduce(whole << shifts, axis=1), np.uint8)
+
+
+def unpack_int4(packed: Bytes, count: int) -> Int8:
+    """The first `count` signed nibbles, the lower one of each byte first; few copies for large files."""
+    found = np.empty(2 * len(packed), np.int8)
+    found[0::2] = (packed << 4).view(np.int8) >> 4
+    found[1::2] = packed.view(np.int8) >> 4
+    return found[:count]
 
 
 def unpack(packed: Bytes, count: int, bits: int) -> Bytes:

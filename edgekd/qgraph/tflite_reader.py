@@ -6,11 +6,15 @@ that names the op, its layer and its shapes. Tensors keep the file's indices.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from edgekd.errors import ArtifactError, UnsupportedOpError
 from edgekd.qgraph import tflite_schema as schema
+from edgekd.qgraph.encoding import uniform, unpack_int4
 from edgekd.qgraph.flatbuffer import Reader, Table
 from edgekd.qgraph.ir import Attr, Op, QGraph, Tensor
 from edgekd.qgraph.ops import OPS
@@ -53,6 +57,7 @@ def read_tflite(data: bytes, name: str) -> QGraph:
     tensors = tuple(_tensor(table, i, buffers, name) for i, table in enumerate(subgraphs[0].tables(0)))
     codes = [operator_code(table) for table in model.tables(1)]
     ops = tuple(_op(table, i, codes, tensors, name) for i, table in enumerate(subgraphs[0].tables(3)))
+    tensors = _depthwise_axes(tensors, ops)
     graph = QGraph(name, tensors, ops, subgraphs[0].integers(1), subgraphs[0].integers(2))
     validate(graph)
     return graph
@@ -64,7 +69,8 @@ def _tensor(table: Table, index: int, buffers: list[Table], file: str) -> Tensor
     shape = table.integers(0)
     if len(shape) > _MOST_SHOWN:
         raise UnsupportedOpError(f"{where} has {len(shape)} axes; at most 6 are supported")
-    dtype = _dtype(table, where)
+    kind = _kind(table)
+    dtype = "int8" if kind == schema.INT4 else _dtype(kind, where)
     signature = table.integers(7)
     if any(extent == -1 for extent in signature[1:]) or any(extent < 1 for extent in shape):
         dynamic = _shape_text(signature or shape)
@@ -74,13 +80,31 @@ def _tensor(table: Table, index: int, buffers: list[Table], file: str) -> Tensor
     if table.integer(5, "?") or table.has(6):
         raise UnsupportedOpError(f"{where} is a variable or sparse tensor, which edgekd cannot run")
     scale, zero_point, axis = _quantization(table, where, len(shape))
-    data = _constant(table, buffers, dtype, shape, where)
-    return Tensor(name, shape, dtype, scale, zero_point, axis, data)
+    raw = _raw(table, buffers, where)
+    if kind == schema.INT4:
+        data = _int4(raw, shape, where)
+        encoding = uniform(4, shape[axis] if shape else 0, axis)
+        return Tensor(name, shape, dtype, scale, zero_point, axis, data, encoding)
+    return Tensor(name, shape, dtype, scale, zero_point, axis, _constant(raw, dtype, shape, where))
 
 
-def _dtype(table: Table, where: str) -> str:
+def _depthwise_axes(tensors: tuple[Tensor, ...], ops: tuple[Op, ...]) -> tuple[Tensor, ...]:
+    """int4 weights of depthwise convolutions count their channels on the last axis, also with one scale."""
+    weights = {op.inputs[1] for op in ops if op.kind == "DEPTHWISE_CONV_2D" and len(op.inputs) > 1}
+    return tuple(
+        replace(t, encoding=uniform(4, t.shape[3], 3))
+        if i in weights and t.encoding is not None and len(t.shape) == 4
+        else t
+        for i, t in enumerate(tensors)
+    )
+
+
+def _kind(table: Table) -> str:
     number = table.integer(1, "b")
-    kind = schema.tensor_types().get(number, f"number {number}")
+    return schema.tensor_types().get(number, f"number {number}")
+
+
+def _dtype(kind: str, where: str) -> str:
     for dtype, member in schema.TYPES.items():
         if member == kind:
             return dtype
@@ -116,9 +140,8 @@ def _quantization(table: Table, where: str, rank: int) -> tuple[npt.NDArray[np.f
     return scale, zero_points.pop(), axis if len(scale) > 1 else 0
 
 
-def _constant(
-    table: Table, buffers: list[Table], dtype: str, shape: tuple[int, ...], where: str
-) -> npt.NDArray[np.generic] | None:
+def _raw(table: Table, buffers: list[Table], where: str) -> npt.NDArray[np.uint8] | None:
+    """The bytes of a constant, None for an activation."""
     index = table.integer(2, "I")
     if index >= len(buffers):
         raise ArtifactError(
@@ -129,15 +152,36 @@ def _constant(
             f"{where} keeps its data outside the model's table; save the model under 2 GB"
         )
     raw = buffers[index].array(0, "u1")
-    if raw is None or len(raw) == 0:
-        return None
-    count, item = 1, np.dtype(_NUMBERS[dtype])
+    return None if raw is None or len(raw) == 0 else raw.view(np.uint8)
+
+
+def _int4(raw: npt.NDArray[np.uint8] | None, shape: tuple[int, ...], where: str) -> npt.NDArray[np.int8]:
+    """The values of packed int4 weights; activations of int4 are refused."""
+    if raw is None:
+        raise UnsupportedOpError(f"{where} is an int4 activation; only constant weights can be int4")
+    count = _sized(raw, shape, lambda count: -(-count // 2), where)
+    return unpack_int4(raw, count).reshape(shape)
+
+
+def _sized(
+    raw: npt.NDArray[np.uint8], shape: tuple[int, ...], needed: Callable[[int], int], where: str
+) -> int:
+    """How many values `shape` has. Raises ArtifactError unless `raw` has the bytes that so many need."""
+    count = 1
     for extent in shape:
         count *= extent
-    if len(raw) != count * item.itemsize:
-        raise ArtifactError(
-            f"{where} has {len(raw)} bytes of data where shape {shape} needs {count * item.itemsize}"
-        )
+    if len(raw) != needed(count):
+        raise ArtifactError(f"{where} has {len(raw)} bytes of data where shape {shape} needs {needed(count)}")
+    return count
+
+
+def _constant(
+    raw: npt.NDArray[np.uint8] | None, dtype: str, shape: tuple[int, ...], where: str
+) -> npt.NDArray[np.generic] | None:
+    if raw is None:
+        return None
+    item = np.dtype(_NUMBERS[dtype])
+    _sized(raw, shape, lambda count: count * item.itemsize, where)
     if dtype == "bool":
         raw = (raw != 0).view(np.uint8)  # any other byte than 0 and 1 is no bool
     # A view of the file where its bytes are aligned, as they are in a sound file: files may share parts.

@@ -20,6 +20,9 @@ TYPES = {
     "bool": "BOOL",
 }
 
+# A constant of this type is int8 to every reader of a QGraph, in the encoding of plain int4.
+INT4 = "INT4"
+
 ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT")
 PADDINGS = ("SAME", "VALID")
 
@@ -99,6 +102,10 @@ KINDS: dict[str, Kind] = {
     "SUB": Kind("SubOptions", {"activation": _activation(0)}, 2),
     "TANH": Kind(None, {}, 2),
 }
+
+# The version of an op whose weights are int4. TensorFlow gives DEPTHWISE_CONV_2D version 7, which LiteRT's
+# reference kernels are not registered for though they run it: it keeps the version of int8.
+INT4_VERSIONS = {"CONV_2D": 7, "FULLY_CONNECTED": 10}
 
 FULLY_CONNECTED_WEIGHTS_FORMAT = Field(1, "b", 0, "weightsFormat")
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edgekd.qgraph import requantize
 from edgekd.qgraph import tflite_schema as schema
+from edgekd.qgraph.encoding import pack
 from edgekd.qgraph.ir import Op, QGraph, Tensor
 from edgekd.qgraph.validate import validate
 
@@ -61,7 +62,7 @@ def _model(generated: ModuleType, graph: QGraph) -> Any:
     model.version = _SCHEMA_VERSION
     model.description = "edgekd"
     model.operatorCodes = [_operator_code(generated, kind, version) for kind, version in codes]
-    constants = [t.data for t in graph.tensors if t.data is not None]
+    constants = [_stored(t, t.data) for t in graph.tensors if t.data is not None]
     model.buffers = [_buffer(generated, None), *(_buffer(generated, data) for data in constants)]
     model.subgraphs = [_subgraph(generated, graph, codes)]
     return model
@@ -91,7 +92,8 @@ def _subgraph(generated: ModuleType, graph: QGraph, codes: list[tuple[str, int]]
 def _tensor(generated: ModuleType, tensor: Tensor, buffer: int) -> Any:
     result = generated.TensorT()
     result.shape = _indices(tensor.shape)
-    result.type = getattr(generated.TensorType, schema.TYPES[tensor.dtype])
+    kind = schema.INT4 if _is_int4(tensor) else schema.TYPES[tensor.dtype]
+    result.type = getattr(generated.TensorType, kind)
     result.buffer = buffer
     result.name = tensor.name
     if len(tensor.scale):
@@ -101,6 +103,15 @@ def _tensor(generated: ModuleType, tensor: Tensor, buffer: int) -> Any:
         quantization.quantizedDimension = tensor.axis
         result.quantization = quantization
     return result
+
+
+def _is_int4(tensor: Tensor) -> bool:
+    """Whether the file keeps the weights as int4; other tables are unknown to TFLite: plain int8."""
+    return tensor.encoding is not None and tensor.encoding.is_uniform_int4
+
+
+def _stored(tensor: Tensor, data: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    return pack(data.astype(np.int8).view(np.uint8) & 15, 4) if _is_int4(tensor) else data
 
 
 def _operator(generated: ModuleType, graph: QGraph, op: Op, codes: list[tuple[str, int]]) -> Any:
@@ -143,6 +154,8 @@ def _version(graph: QGraph, op: Op) -> int:
     """The lowest version of the operator that has what this op needs (LiteRT refuses a lower one)."""
     source, output = graph.tensors[op.inputs[0]], graph.tensors[op.outputs[0]]
     version = schema.KINDS[op.kind].version
+    if op.kind in schema.INT4_VERSIONS and _is_int4(graph.tensors[op.inputs[1]]):
+        version = max(version, schema.INT4_VERSIONS[op.kind])
     if op.kind == "FULLY_CONNECTED":
         per_channel = len(graph.tensors[op.inputs[1]].scale) > 1
         needs = ((per_channel, 12), (len(_written_inputs(op)) == 2, 6), (_keeps_axes(graph, op), 5))
