@@ -18,6 +18,7 @@ from typing import Any
 from edgekd.declaration import list_named, suggest
 from edgekd.errors import ArtifactError, ConfigError
 from edgekd.pipeline import graph
+from edgekd.pipeline.learning import member_requests
 from edgekd.pipeline.request import ModelFile, Request
 from edgekd.pipeline.stages import STAGES, stage_of
 from edgekd.progress import Progress, silent
@@ -109,6 +110,11 @@ def make(request: Request, stage: str) -> Artifact:
     if stage not in STAGES:
         raise ConfigError(f"stage {stage!r} does not exist{suggest(stage, STAGES)}")
     return graph.make(request, stage)
+
+
+def teachers(request: Request) -> list[Artifact]:
+    """The recipe's teacher, or each of its [[teachers]] in order."""
+    return [make(each, "teacher") for each in member_requests(request)]
 
 
 def stages() -> tuple[str, ...]:

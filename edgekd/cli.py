@@ -153,31 +153,53 @@ def _stage_task(stage: str, advice: str, given: dict[str, Any]) -> None:
     """Make one stage's artifact and show where it lies and what was measured on it."""
     from edgekd import api
     from edgekd.report.screen import ProgressView
-    from edgekd.report.tables import show_table
 
     with ProgressView() as view:
         request = _request(view, given)
         artifact = api.make(request, stage)
         gate = api.gate(request, stage)
     if given["json"]:
-        found = {"stage": stage, "key": artifact.key, "path": str(artifact.path), "metrics": artifact.metrics}
-        _print_json(found | {"gate": gate})
+        _print_json(_stage_json(artifact) | {"gate": gate})
         return
-    rows = [
-        (name, json.dumps(value) if isinstance(value, dict | list) else value)
-        for name, value in artifact.metrics.items()
-    ]
-    show_table(f"{stage} {artifact.key}", ("figure", "value"), rows, right=(1,))
-    print(f"files: {os.path.relpath(artifact.path)}")
+    _show_stage(artifact)
     if gate:
         print(f"gate: {gate['outcome']}: {gate['reason']}")
     _advise(advice)
 
 
+def _stage_json(artifact: Any) -> dict[str, Any]:
+    return {name: getattr(artifact, name) for name in ("stage", "key")} | {
+        "path": str(artifact.path),
+        "metrics": artifact.metrics,
+    }
+
+
+def _show_stage(artifact: Any) -> None:
+    from edgekd.report.tables import show_table
+
+    rows = [
+        (name, json.dumps(value) if isinstance(value, dict | list) else value)
+        for name, value in artifact.metrics.items()
+    ]
+    show_table(f"{artifact.stage} {artifact.key}", ("figure", "value"), rows, right=(1,))
+    print(f"files: {os.path.relpath(artifact.path)}")
+
+
 @command(*COMMON)
 def teacher(**given: Any) -> None:
-    """Train the recipe's teacher."""
-    _stage_task("teacher", "invoke knowledge", given)
+    """Train the recipe's teacher, or each of its teachers."""
+    from edgekd import api
+    from edgekd.report.screen import ProgressView
+
+    with ProgressView() as view:
+        found = api.teachers(_request(view, given))
+    if given["json"]:
+        rows = [_stage_json(artifact) | {"gate": None} for artifact in found]
+        _print_json(rows[0] if len(rows) == 1 else rows)
+        return
+    for artifact in found:
+        _show_stage(artifact)
+    _advise("invoke knowledge")
 
 
 @command(*COMMON)

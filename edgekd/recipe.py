@@ -7,17 +7,19 @@ recipe's seed and its thread count, and nothing else decides its result.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from edgekd.declaration import check_name, find_named, load, setting, suggest
 from edgekd.errors import ConfigError
 
 OPTIMIZERS = ("adamw", "sgd")
-TEACHERS = ("convnet", "resnet20", "resnet56", "onnx")
+FILES = {"onnx": "an ONNX teacher"}  # they predict only
+TEACHERS = ("convnet", "resnet20", "resnet56", *FILES)
+SHARES_TOLERANCE = 1e-6  # of weights that are to sum to 1
 INCLUDED = ("digits",)  # data sets that come with a package: no path
 
 
@@ -88,6 +90,29 @@ class TeacherParams:
     learning_rate: float = setting(0.004, minimum=1e-8, maximum=10)
     weight_decay: float = setting(0.01, minimum=0, maximum=1)
     augment: AugmentParams = setting(AugmentParams())
+
+
+@dataclass(frozen=True)
+class MemberParams(TeacherParams):
+    """One teacher of several ([[teachers]]): all of [teacher], and what sets it apart.
+
+    seed: of its weights, batches and views; absent: the recipe's. weight: its share of the mean; absent in
+    all: equal shares.
+    """
+
+    seed: int | None = setting(None, minimum=0, maximum=2**32 - 1)
+    weight: float | None = setting(None, minimum=0, maximum=1)
+
+
+AnyTeacher = TypeVar("AnyTeacher", bound=TeacherParams)
+
+
+@dataclass(frozen=True)
+class MixPart:
+    """One knowledge directory, made here or elsewhere, and its weight in what the student is taught."""
+
+    knowledge: str = setting()
+    weight: float = setting(1.0, minimum=0, maximum=1)
 
 
 @dataclass(frozen=True)
@@ -213,7 +238,8 @@ class Recipe:
     """One model, from data to integers.
 
     seed feeds every random source. threads, device and precision are part of the result ("bf16": bfloat16
-    autocast where the processor has it, else float32).
+    autocast where the processor has it, else float32). teachers: several in place of [teacher]; their mean is
+    the knowledge. mix: knowledge directories in place of any teacher.
     """
 
     name: str = setting()
@@ -231,6 +257,25 @@ class Recipe:
     compress: CompressParams = setting(CompressParams())
     quantize: QuantizeParams = setting(QuantizeParams())
     gate: GateParams = setting(GateParams())
+    teachers: tuple[MemberParams, ...] = setting(())
+    mix: tuple[MixPart, ...] = setting(())
+
+
+def members(recipe: Recipe) -> list[Recipe]:
+    """A recipe for each teacher of `recipe`, with it alone as [teacher]; `recipe` where it has one."""
+    return [replace(recipe, teacher=each, teachers=()) for each in recipe.teachers] or [recipe]
+
+
+def teacher_seed(recipe: Recipe) -> int:
+    """The seed of the teacher's weights, batches and views: its own where it is one of several."""
+    teacher = recipe.teacher
+    return recipe.seed if not isinstance(teacher, MemberParams) or teacher.seed is None else teacher.seed
+
+
+def weights(recipe: Recipe) -> tuple[float, ...]:
+    """Each teacher's share of the mean, in order; they sum to 1."""
+    count = max(1, len(recipe.teachers))
+    return tuple(1 / count if each.weight is None else each.weight for each in recipe.teachers) or (1.0,)
 
 
 def load_recipe(name: str, directories: Sequence[Path]) -> Recipe:
@@ -250,7 +295,7 @@ def located(recipe: Recipe, project: Path, source: str = "") -> Recipe:
 
     source: replaces data.path, relative to the caller's directory. Raises ConfigError where it has no use.
     """
-    data, teacher = recipe.data, recipe.teacher
+    data = recipe.data
     if source and data.name in (*INCLUDED, "function"):
         raise ConfigError(
             f"recipe {recipe.name} brings its own samples; --source is for recipes with data.path"
@@ -261,13 +306,19 @@ def located(recipe: Recipe, project: Path, source: str = "") -> Recipe:
     path = str(Path(source).absolute()) if source else path
     if not path and data.name not in INCLUDED:
         raise ConfigError(f"recipe {recipe.name} names no data.path; set it, or give --source")
+    return replace(
+        recipe,
+        data=replace(data, path=path),
+        teacher=_located_teacher(recipe, recipe.teacher, project),
+        teachers=tuple(_located_teacher(recipe, each, project) for each in recipe.teachers),
+        mix=tuple(replace(part, knowledge=str((project / part.knowledge).resolve())) for part in recipe.mix),
+    )
+
+
+def _located_teacher(recipe: Recipe, teacher: AnyTeacher, project: Path) -> AnyTeacher:
     checkpoint = str((project / teacher.checkpoint).resolve()) if teacher.checkpoint else ""
     code = str(_module_file(recipe, "teacher.model", teacher.model, project)) if ":" in teacher.model else ""
-    return dataclasses.replace(
-        recipe,
-        data=dataclasses.replace(data, path=path),
-        teacher=dataclasses.replace(teacher, checkpoint=checkpoint, code=code),
-    )
+    return replace(teacher, checkpoint=checkpoint, code=code)
 
 
 def _module_file(recipe: Recipe, key: str, name: str, project: Path) -> Path:
@@ -298,15 +349,10 @@ def _check_together(recipe: Recipe, path: Path) -> None:
             f"{path}: student.channels has {len(channels)} entries and student.strides {len(strides)}; "
             "give both the same number, two at least"
         )
-    teacher = recipe.teacher
-    if ":" not in teacher.model and teacher.model not in TEACHERS:
-        raise ConfigError(f"{path}: teacher.model is {teacher.model!r}{suggest(teacher.model, TEACHERS)}")
-    if teacher.code:
-        raise ConfigError(f"{path}: teacher.code is found by teacher.model's name; leave it out")
-    if teacher.model == "onnx" and (teacher.epochs or not teacher.checkpoint):
-        raise ConfigError(
-            f"{path}: an ONNX teacher is a file and cannot be trained; set teacher.checkpoint and epochs = 0"
-        )
+    _check_teacher(recipe.teacher, "teacher", path)
+    for index, each in enumerate(recipe.teachers):
+        _check_teacher(each, f"teachers[{index}]", path)
+    _check_shares(recipe, path)
     if not recipe.distill.loss:
         raise ConfigError(f"{path}: distill.loss is an empty list; name one term at least")
     for term in recipe.distill.loss if isinstance(recipe.distill.loss, tuple) else ():
@@ -317,3 +363,34 @@ def _check_together(recipe: Recipe, path: Path) -> None:
     methods = recipe.compress.methods
     if len(set(methods)) != len(methods):
         raise ConfigError(f"{path}: compress.methods repeats an entry; name each method once")
+
+
+def _check_teacher(teacher: TeacherParams, where: str, path: Path) -> None:
+    if ":" not in teacher.model and teacher.model not in TEACHERS:
+        raise ConfigError(f"{path}: {where}.model is {teacher.model!r}{suggest(teacher.model, TEACHERS)}")
+    if teacher.code:
+        raise ConfigError(f"{path}: {where}.code is found by {where}.model's name; leave it out")
+    if teacher.model in FILES and (teacher.epochs or not teacher.checkpoint):
+        raise ConfigError(
+            f"{path}: {FILES[teacher.model]} is a file and cannot be trained; "
+            f"set {where}.checkpoint and epochs = 0"
+        )
+
+
+def _check_shares(recipe: Recipe, path: Path) -> None:
+    """Several teachers or several directories: which may stand together, and that weights are shares."""
+    if recipe.teachers and recipe.teacher != TeacherParams():
+        raise ConfigError(f"{path}: it has [teacher] and [[teachers]]; move [teacher] into the list")
+    if recipe.mix and (recipe.teachers or recipe.teacher != TeacherParams()):
+        raise ConfigError(
+            f"{path}: [[mix]] takes knowledge that is there; leave the teachers out, or [[mix]]"
+        )
+    given = [each.weight for each in recipe.teachers if each.weight is not None]
+    if given and len(given) != len(recipe.teachers):
+        raise ConfigError(f"{path}: some of [[teachers]] have a weight; give one to each of them, or to none")
+    for table, shares in (("teachers", given), ("mix", [part.weight for part in recipe.mix])):
+        if shares and (min(shares) <= 0 or abs(sum(shares) - 1) > SHARES_TOLERANCE):
+            said = ", ".join(f"{share:g}" for share in shares)
+            raise ConfigError(
+                f"{path}: the weights of [[{table}]] are {said}; take shares above 0 that sum to 1"
+            )

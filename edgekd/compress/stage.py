@@ -11,8 +11,8 @@ from edgekd.compress.lowrank import lowrank
 from edgekd.data import load_dataset
 from edgekd.errors import VerifyError
 from edgekd.learn.distill import fit, lesson, student_metrics
-from edgekd.learn.knowledge import FILE, read_knowledge
 from edgekd.learn.losses import student_loss
+from edgekd.learn.mix import open_knowledge
 from edgekd.learn.structure import check_limits
 from edgekd.learn.student import StudentNet, load_student, save_student
 from edgekd.learn.torch_tools import deterministic, machine_of
@@ -38,7 +38,7 @@ def compress_student(
     of the result, and bytes saved. Raises BudgetError when the result exceeds the recipe's limits.
     """
     data, student = load_dataset(dataset_dir), load_student(student_dir)
-    knowledge = read_knowledge(knowledge_dir / FILE, data)
+    knowledge = open_knowledge(knowledge_dir, data)
     if student.knowledge_sha256 != knowledge.sha256:
         raise VerifyError(
             f"{student_dir} was distilled from other knowledge than {knowledge_dir}; distill it again"

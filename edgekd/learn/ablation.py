@@ -22,8 +22,8 @@ from edgekd.data import Dataset, load_dataset
 from edgekd.evaluate.intervals import Interval, deviation, mean_of
 from edgekd.evaluate.metrics import accuracy
 from edgekd.learn.distill import Lesson, fit, lesson, new_student
-from edgekd.learn.knowledge import FILE, read_knowledge
 from edgekd.learn.losses import Loss, student_loss
+from edgekd.learn.mix import open_knowledge
 from edgekd.learn.structure import MODELS, Structure
 from edgekd.learn.student import fold
 from edgekd.learn.torch_tools import Machine, deterministic, machine_of, predict
@@ -44,11 +44,11 @@ def distillation_report(
 ) -> dict[str, Any]:
     """Stage: float accuracy on "test" with labels only and with each loss of the recipe's [ablation].
 
-    Writes `ablation.json` into `out` and returns it. All students learn from the one teacher's file, so the
+    Writes `ablation.json` into `out` and returns it. All students learn from the same knowledge, so the
     spread is of students, not of teachers.
     """
     data = load_dataset(dataset_dir)
-    knowledge = read_knowledge(knowledge_dir / FILE, data)
+    knowledge = open_knowledge(knowledge_dir, data)
     structure = MODELS[recipe.student.model](recipe.student, data.x.shape[1:], len(data.classes))
     taught, machine = lesson(knowledge, data), machine_of(recipe)
     names = [BASELINE, *(name for name in recipe.ablation.losses if name != BASELINE)]

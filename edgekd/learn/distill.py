@@ -11,8 +11,9 @@ import torch
 from edgekd.data import Dataset, load_dataset
 from edgekd.data.randomness import torch_seed
 from edgekd.evaluate.metrics import accuracy
-from edgekd.learn.knowledge import FILE, Knowledge, read_knowledge
+from edgekd.learn.knowledge import Knowledge
 from edgekd.learn.losses import student_loss
+from edgekd.learn.mix import open_knowledge
 from edgekd.learn.replay import Replay, plain_rows
 from edgekd.learn.structure import MODELS, Structure
 from edgekd.learn.student import StudentNet, fold, save_student
@@ -92,7 +93,7 @@ def distill_student(
     multiply-accumulates. Raises BudgetError when the structure exceeds the recipe's limits.
     """
     data = load_dataset(dataset_dir)
-    knowledge = read_knowledge(knowledge_dir / FILE, data)
+    knowledge = open_knowledge(knowledge_dir, data)
     structure = MODELS[recipe.student.model](recipe.student, data.x.shape[1:], len(data.classes))
     taught, machine = lesson(knowledge, data), machine_of(recipe)
     with deterministic(recipe.threads):

@@ -38,7 +38,8 @@ class Knowledge:
     """What teachers said of one split.
 
     ids: int64 [samples], rows of the data set. views, seed, augment: what was predicted.
-    teachers: digest -> weight. kept: classes stored a sample (0: all). sha256: of the content.
+    teachers: digest -> share of the mean that the logits are.
+    kept: classes stored a sample (0: all). sha256: of the content.
     read(view, rows): temperature-free logits float32 [len(rows), classes] of rows of `ids`.
     """
 

@@ -15,6 +15,7 @@ from edgekd.data.augment import view_of
 from edgekd.data.randomness import permutation
 from edgekd.errors import ArtifactError, VerifyError
 from edgekd.evaluate.metrics import correct
+from edgekd.learn.ensemble import load_teachers
 from edgekd.learn.knowledge import FILE, IDS, Knowledge, header_of, read_header, read_knowledge, write_header
 from edgekd.learn.replay import Replay
 from edgekd.learn.shards import (
@@ -27,7 +28,7 @@ from edgekd.learn.shards import (
     sha256_of,
     write_shard,
 )
-from edgekd.learn.teacher import Teacher, load_teacher
+from edgekd.learn.teacher import Teacher, load_teacher, score
 from edgekd.learn.torch_tools import PLAIN, Machine, deterministic, machine_of, predict_rows
 from edgekd.learn.training import Watch
 from edgekd.progress import Progress
@@ -42,7 +43,7 @@ _VERIFIED_SAMPLES = 64
 
 def write_knowledge(
     dataset_dir: Path,
-    teacher_dir: Path,
+    teacher_dir: Path | Sequence[Path],
     recipe: Recipe,
     out: Path,
     *,
@@ -51,25 +52,31 @@ def write_knowledge(
 ) -> dict[str, Any]:
     """Stage: predict every view of the training split, write the knowledge directory `out`, verify it.
 
-    reuse: knowledge directories of which shards are taken where they are of the same teacher, data and views.
+    teacher_dir: a teacher's, or one for each of the recipe's [[teachers]], in order: then the weighted mean
+    of their logits is stored. reuse: knowledge directories of which shards are taken where they are of the
+    same teacher, data and views.
     A killed run leaves whole shards in `watch.work`, and continues behind them. Returns views, bytes, bytes a
-    view of a sample, the teacher's accuracy on plain and augmented views.
+    view of a sample, the teacher's accuracy on plain and augmented views; of several, their mean's on
+    "validation" as well.
     """
-    data, machine, code = load_dataset(dataset_dir), machine_of(recipe), recipe.teacher.code
-    teacher = load_teacher(teacher_dir, code)
-    _check_teacher(teacher, data, teacher_dir)
-    header = _header(data, {teacher.sha256: 1.0}, recipe.knowledge, recipe.seed)
+    data, machine = load_dataset(dataset_dir), machine_of(recipe)
+    teacher = load_teachers(teacher_dir, recipe, data)
+    header = _header(data, dict(teacher.shares), recipe.knowledge, recipe.seed)
     work = watch.work or out
     with deterministic(recipe.threads):
         _predict_all(teacher, data, header, work, machine, reuse, watch.progress)
     np.save(out / IDS, data.splits[SPLIT], allow_pickle=False)
     shards = [row for place in _places(header) for row in _moved(work, out, place, header["kept"])]
     digest = write_header(header, shards, out)
-    verify_knowledge(out / FILE, teacher_dir, dataset_dir, seed=recipe.seed, machine=machine, code=code)
+    verify_against(out / FILE, teacher, data, seed=recipe.seed, machine=machine)
     knowledge = read_knowledge(out / FILE, data)
     size = sum(path.stat().st_size for path in out.iterdir())
     hits = [_accuracy(knowledge, data, view) for view in range(knowledge.views)]
-    return {
+    several: dict[str, Any] = {} if len(teacher.shares) == 1 else {"teachers": len(teacher.shares)}
+    if several:
+        with deterministic(recipe.threads):
+            several |= {"teachers_accuracy_validation": score(teacher.net, data, "validation", machine)}
+    return several | {
         "views": knowledge.views,
         "file_bytes": size,
         "bytes_a_view_of_a_sample": round(size / (knowledge.views * len(knowledge.ids)), 2),
@@ -92,7 +99,13 @@ def verify_knowledge(
 
     Raises what `read_knowledge` raises, and VerifyError where the teacher says otherwise than the file.
     """
-    data, teacher = load_dataset(dataset_dir), load_teacher(teacher_dir, code)
+    verify_against(
+        file, load_teacher(teacher_dir, code), load_dataset(dataset_dir), seed=seed, machine=machine
+    )
+
+
+def verify_against(file: Path, teacher: Teacher, data: Dataset, *, seed: int, machine: Machine) -> None:
+    """`verify_knowledge` with a teacher, or several as one, and the data already there."""
     knowledge = read_knowledge(file, data, split=SPLIT, teacher_sha256=teacher.sha256)
     rows = np.sort(permutation(seed, "verify", count=len(knowledge.ids))[:_VERIFIED_SAMPLES])
     machine.place(teacher.net)
@@ -210,8 +223,3 @@ def _moved(work: Path, out: Path, place: Place, kept: int) -> list[dict[str, Any
 def _accuracy(knowledge: Knowledge, data: Dataset, view: int) -> float:
     rows = np.arange(len(knowledge.ids), dtype=np.int64)
     return correct(data.y[knowledge.ids], knowledge.read(view, rows)) / len(rows)
-
-
-def _check_teacher(teacher: Teacher, data: Dataset, directory: Path) -> None:
-    if teacher.dataset_sha256 != data.sha256 or teacher.classes != data.classes:
-        raise VerifyError(f"{directory} was trained on another data set; train the teacher again")

@@ -35,7 +35,7 @@ from edgekd.learn.torch_tools import (
     save_weights,
 )
 from edgekd.learn.training import Batch, Schedule, Watch, train
-from edgekd.recipe import Recipe, TeacherParams
+from edgekd.recipe import Recipe, TeacherParams, teacher_seed
 
 SCHEMA = 1
 EVALUATED = ("validation", "test")
@@ -44,12 +44,22 @@ ONNX, ONNX_FILE = "onnx", "teacher.onnx"
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """A trained teacher. sha256: of its two files; `net` maps float32 [N, C, H, W] to logits."""
+    """A trained teacher, or the mean of several. `net` maps float32 [N, C, H, W] to logits.
+
+    sha256: of its files; of several, each one's, joined by "+" in sorted order. weights: of the mean, each
+    digest's share.
+    """
 
     net: nn.Module
     classes: tuple[str, ...]
     dataset_sha256: str
     sha256: str
+    weights: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def shares(self) -> tuple[tuple[str, float], ...]:
+        """Digest and share of each teacher; one alone has all."""
+        return self.weights or ((self.sha256, 1.0),)
 
 
 def train_teacher(
@@ -65,9 +75,10 @@ def train_teacher(
     """
     data, params, machine = load_dataset(dataset_dir), recipe.teacher, machine_of(recipe)
     channels = int(data.x.shape[1])
-    net = _new(params, channels, len(data.classes), recipe.seed, out)
+    seed = teacher_seed(recipe)
+    net = _new(params, channels, len(data.classes), seed, out)
     with deterministic(recipe.threads):
-        loss = _fit(net, data, params, recipe.seed, watch, machine)
+        loss = _fit(net, data, params, seed, watch, machine)
         scores = {split: score(net, data, split, machine) for split in EVALUATED}
     header = {
         "schema": SCHEMA,

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekd.pipeline import evaluating
-from edgekd.pipeline.request import Job, Request, Stage
+from edgekd.pipeline.request import Job, Request, Stage, Wanted
 from edgekd.pipeline.stages import STAGES
+from edgekd.recipe import TeacherParams
 from edgekd.store import Artifact, Origin
 
 
@@ -37,7 +38,7 @@ class StageState:
 
 def states(request: Request, stage_name: str) -> list[StageState]:
     """Every stage that `stage_name` depends on, in order, with what the store has. Makes nothing."""
-    found: dict[str, StageState] = {}
+    found: dict[Place, StageState] = {}
     _look(request, STAGES[stage_name], found)
     return list(found.values())
 
@@ -62,12 +63,28 @@ def provenance(request: Request, artifact: Artifact) -> Iterator[tuple[int, Arti
             pending.extend((depth + 1, role, inner) for role, inner in inputs)
 
 
+def _asked(request: Request, wanted: Wanted) -> tuple[Request, Stage]:
+    """The request and the stage that an input is made by."""
+    of, name = (request, wanted) if isinstance(wanted, str) else (wanted[1], wanted[0])
+    return of, STAGES[name]
+
+
+# A stage by its name; teachers, of which there may be several, by what they are besides.
+Place = tuple[str, TeacherParams | None]
+
+
+def _place(request: Request, stage: Stage) -> Place:
+    return stage.name, request.recipe.teacher if request.recipe and stage.name == "teacher" else None
+
+
 def _make(
-    request: Request, stage: Stage, made: dict[str, Artifact], gated: bool, again: bool = False
+    request: Request, stage: Stage, made: dict[Place, Artifact], gated: bool, again: bool = False
 ) -> Artifact:
-    if stage.name in made:
-        return made[stage.name]
-    inputs = {r: _make(request, STAGES[n], made, gated) for r, n in stage.inputs(request).items()}
+    place = _place(request, stage)
+    if place in made:
+        return made[place]
+    wanted = stage.inputs(request)
+    inputs = {role: _make(*_asked(request, each), made, gated) for role, each in wanted.items()}
     origin = _origin(request, stage, inputs)
     artifact = None if again else request.store.find(origin)
     if artifact is None:
@@ -82,7 +99,7 @@ def _make(
         )
         request.store.discard_work(f"{stage.name}-{origin.key}")
         request.progress(stage.name, 1, 1)
-    made[stage.name] = artifact
+    made[place] = artifact
     judged = evaluating.judge_of(request, stage.name)
     if judged and gated:
         evaluation = _make(request, STAGES[judged.by], made, gated)
@@ -90,22 +107,21 @@ def _make(
     return artifact
 
 
-def _look(request: Request, stage: Stage, found: dict[str, StageState]) -> None:
-    if stage.name in found:
-        return
-    names = stage.inputs(request)
-    for name in names.values():
-        _look(request, STAGES[name], found)
-    inputs = {role: found[name].artifact for role, name in names.items()}
+def _look(request: Request, stage: Stage, found: dict[Place, StageState]) -> StageState:
+    place = _place(request, stage)
+    if place in found:
+        return found[place]
+    before = {r: _look(*_asked(request, each), found) for r, each in stage.inputs(request).items()}
     artifact = None
-    known = {role: a for role, a in inputs.items() if a is not None}
-    if len(known) == len(inputs):
+    known = {role: state.artifact for role, state in before.items() if state.artifact is not None}
+    if len(known) == len(before):
         artifact = request.store.find(_origin(request, stage, known))
     seconds = request.store.seconds(artifact) if artifact else None
-    found[stage.name] = StageState(stage.name, tuple(names.values()), artifact, seconds)
+    found[place] = StageState(stage.name, tuple(s.stage for s in before.values()), artifact, seconds)
     judged = evaluating.judge_of(request, stage.name)
     if judged:
         _look(request, STAGES[judged.by], found)
+    return found[place]
 
 
 def _origin(request: Request, stage: Stage, inputs: Mapping[str, Artifact]) -> Origin:

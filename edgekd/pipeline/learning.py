@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgekd.pipeline.request import Job, Request, processor, versions
+from edgekd.errors import ConfigError
+from edgekd.pipeline.request import Job, Request, Wanted, processor, versions
 from edgekd.pipeline.sources import digest_of
+from edgekd.recipe import MixPart, TeacherParams, members, teacher_seed, weights
 
 if TYPE_CHECKING:
     from edgekd.learn.training import Watch
@@ -34,8 +36,47 @@ def dataset_params(request: Request) -> dict[str, Any]:
 
 def teacher_params(request: Request) -> dict[str, Any]:
     """[teacher], its checkpoint by name and content."""
-    params = seeded(request, "teacher")
-    return params | {"teacher": _named(_named(params["teacher"], "checkpoint"), "code")}
+    recipe = request.need_recipe()
+    names = [field.name for field in fields(TeacherParams)]  # one of several is keyed as it would be alone
+    table = {name: value for name, value in asdict(recipe.teacher).items() if name in names}
+    table = _named(_named(table, "checkpoint"), "code")
+    return seeded(request, "teacher") | {"teacher": table, "seed": teacher_seed(recipe)}
+
+
+def member_requests(request: Request) -> list[Request]:
+    """The request of each teacher: the request itself where the recipe has one teacher."""
+    recipe = request.need_recipe()
+    found = members(recipe)
+    return [request] if found == [recipe] else [replace(request, recipe=each) for each in found]
+
+
+def knowledge_inputs(request: Request) -> dict[str, Wanted]:
+    """The data set and the teacher; each of several as "teacher-1", ...; none where knowledge is given."""
+    recipe = request.need_recipe()
+    if recipe.mix:
+        return {"data": "dataset"}
+    if not recipe.teachers:
+        return {"data": "dataset", "teacher": "teacher"}
+    of = {f"teacher-{n}": ("teacher", each) for n, each in enumerate(member_requests(request), 1)}
+    return {"data": "dataset", **of}
+
+
+def knowledge_params(request: Request) -> dict[str, Any]:
+    """[knowledge] and the teachers' shares, or [[mix]]: each directory by its name and content."""
+    recipe = request.need_recipe()
+    if recipe.mix:
+        rows = [{"header": digest_of(_header_of(part)), "weight": part.weight} for part in recipe.mix]
+        return {"mix": rows}
+    shares = {"weights": list(weights(recipe))} if recipe.teachers else {}
+    return seeded(request, "knowledge") | shares
+
+
+def _header_of(part: MixPart) -> Path:
+    """The file whose digest stands for a knowledge directory: it holds every shard's."""
+    path = Path(part.knowledge) / "knowledge.json"
+    if not path.is_file():
+        raise ConfigError(f"{path} is not there; [[mix]] takes directories that `invoke knowledge` made")
+    return path
 
 
 def _named(table: dict[str, Any], key: str) -> dict[str, Any]:
@@ -77,10 +118,18 @@ def run_knowledge(job: Job) -> dict[str, Any]:
     from edgekd.learn.record import write_knowledge
 
     recipe = job.request.need_recipe()
+    if recipe.mix:
+        return _run_mix(job)
     reuse = tuple(older_knowledge(job))
-    return write_knowledge(
-        job.path("data"), job.path("teacher"), recipe, job.out, watch=watch(job), reuse=reuse
-    )
+    teachers = [job.path(role) for role in knowledge_inputs(job.request) if role != "data"]
+    return write_knowledge(job.path("data"), teachers, recipe, job.out, watch=watch(job), reuse=reuse)
+
+
+def _run_mix(job: Job) -> dict[str, Any]:
+    from edgekd.data import load_dataset
+    from edgekd.learn.mix import write_mix
+
+    return write_mix(job.request.need_recipe().mix, load_dataset(job.path("data")), job.out)
 
 
 def run_distill(job: Job) -> dict[str, Any]:

@@ -87,13 +87,17 @@ class Job:
         return self.inputs[role].path
 
 
+# What a stage is made from: another stage of the same request, or one of a request of its own.
+Wanted = str | tuple[str, Request]
+
+
 @dataclass(frozen=True)
 class Stage:
     """A row of STAGES. `params` is all that `run` reads of the request; it enters the key with `tools`."""
 
     name: str
     version: int
-    inputs: Callable[[Request], dict[str, str]]
+    inputs: Callable[[Request], Mapping[str, Wanted]]
     params: Callable[[Request], dict[str, Any]]
     run: Callable[[Job], dict[str, Any]]
     tools: Callable[[Request], dict[str, str]] = lambda request: {}

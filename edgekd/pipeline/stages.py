@@ -37,8 +37,8 @@ STAGES: dict[str, Stage] = {
         Stage(
             "knowledge",
             version=2,
-            inputs=lambda request: {"data": "dataset", "teacher": "teacher"},
-            params=lambda request: learning.seeded(request, "knowledge"),
+            inputs=learning.knowledge_inputs,
+            params=learning.knowledge_params,
             run=learning.run_knowledge,
             tools=learning.training_tools,
         ),
