@@ -97,7 +97,7 @@ def mul(case: Case) -> Emission:
 
 
 def by_table(case: Case) -> Emission:
-    """Any function of one byte: RELU, RELU6, LOGISTIC, TANH, QUANTIZE between int8 and uint8."""
+    """Any function of one byte: RELU, RELU6, LOGISTIC, TANH, TABLE, QUANTIZE between int8 and uint8."""
     if "float32" in (case.x.dtype, case.y.dtype):
         case.fail("the C has no floating point: give it the quantized tensor (strip the float edges)")
     table = Array("table", _table(case))
@@ -158,6 +158,10 @@ def reshape(case: Case) -> Emission:
 
 def _table(case: Case) -> npt.NDArray[np.uint8]:
     """256 output bytes, ordered by the input byte taken as unsigned."""
+    if case.op.kind == "TABLE":
+        given = case.inputs[1].data
+        assert given is not None
+        return np.roll(given, 128 if case.x.dtype == "int8" else 0).view(np.uint8)
     if case.x.dtype == case.y.dtype == "int8":
         signed = lut.table(case.op, case.graph)
         return np.roll(signed, 128).view(np.uint8)
@@ -226,5 +230,6 @@ EMITTERS: dict[str, Callable[[Case], Emission]] = {
     "RESHAPE": reshape,
     "SOFTMAX": softmax,
     "SUB": add_or_sub,
+    "TABLE": by_table,
     "TANH": by_table,
 }

@@ -21,7 +21,7 @@ from edgekd.qgraph.ops import TABLE_OPS
 ALIGNMENT_BYTES = 4
 SEARCH_ROUNDS = 200
 
-IN_PLACE = (*TABLE_OPS, "QUANTIZE", "ADD", "SUB", "MUL", "SOFTMAX")
+IN_PLACE = (*TABLE_OPS, "QUANTIZE", "TABLE", "ADD", "SUB", "MUL", "SOFTMAX")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from edgekd.qgraph import arithmetic
 from edgekd.qgraph.ir import Op, QGraph, Tensor
 
 ADD_LEFT_SHIFT = 20
+CLAMP = "CLAMP "  # begins an activation that passes make: "CLAMP lowest highest"
 SOFTMAX_INTEGER_BITS = 5
 SOFTMAX_SUM_INTEGER_BITS = 12
 GATE_INTEGER_BITS = 4  # of LOGISTIC's and TANH's argument
@@ -49,11 +50,30 @@ def quantize_scalar(value: float, tensor: Tensor) -> int:
 def activation_range(output: Tensor, activation: str) -> tuple[int, int]:
     """The clamp (lowest, highest) of a fused activation in the output's integers."""
     low, high = limits(output.dtype)
+    if activation.startswith(CLAMP):
+        return clamp_of(activation)
     if activation in ("RELU", "RELU6"):
         low = max(low, output.zero_point)
     if activation == "RELU6":
         high = min(high, quantize_scalar(6.0, output))
     return low, high
+
+
+def clamp_of(activation: str) -> tuple[int, int]:
+    """(lowest, highest) of the activation "CLAMP lowest highest"; ValueError for another text."""
+    low, high = (int(part) for part in activation.removeprefix(CLAMP).split(" "))
+    return low, high
+
+
+def activation_name(output: Tensor, low: int, high: int) -> str:
+    """The activation whose clamp on `output` is (low, high): TFLite's own where one is."""
+    for name in ("NONE", "RELU", "RELU6"):
+        if (name != "RELU6" or 6.0 / scale_of(output) < 2.0**30) and activation_range(output, name) == (
+            low,
+            high,
+        ):
+            return name
+    return f"{CLAMP}{low} {high}"
 
 
 def channel_reals(graph: QGraph, op: Op) -> npt.NDArray[np.float64]:

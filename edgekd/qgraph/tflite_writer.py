@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgekd.errors import UnsupportedOpError
 from edgekd.qgraph import requantize
 from edgekd.qgraph import tflite_schema as schema
 from edgekd.qgraph.encoding import pack
 from edgekd.qgraph.ir import Op, QGraph, Tensor
+from edgekd.qgraph.ops import EXPLICIT
 from edgekd.qgraph.validate import validate
 
 _DATA_ALIGNMENT_BYTES = 16
@@ -25,15 +27,30 @@ _SCHEMA_VERSION = 3
 
 
 def write_tflite(graph: QGraph) -> bytes:
-    """The file's bytes: a pure function of the graph. Raises UnsupportedOpError for an unsound graph."""
+    """The file's bytes: a pure function of the graph.
+
+    Raises UnsupportedOpError for an unsound graph, and for one that passes have changed into what no
+    .tflite can hold.
+    """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as generated
 
     validate(graph)
+    _check_writable(graph)
     graph = _with_biases(graph)
     builder = flatbuffers.Builder(1024)
     builder.Finish(_model(generated, graph).Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())
+
+
+def _check_writable(graph: QGraph) -> None:
+    for index, op in enumerate(graph.ops):
+        activation, padding = (str(op.attrs.get(name, "")) for name in ("activation", "padding"))
+        if op.kind not in schema.KINDS or padding == EXPLICIT or activation.startswith(requantize.CLAMP):
+            raise UnsupportedOpError(
+                f"graph {graph.name}: {graph.label(index)} was made by a pass and has no form in a .tflite; "
+                "write the graph as it was read"
+            )
 
 
 def op_list(graph: QGraph) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from edgekd.errors import UnsupportedOpError
 from edgekd.qgraph import arithmetic, requantize
 from edgekd.qgraph.ir import Op, QGraph, Tensor
-from edgekd.qgraph.ops import OPS, same_padding
+from edgekd.qgraph.ops import EXPLICIT, OPS, paddings
 
 _MAX_WINDOW = 1024  # strides, dilations and filter extents
 _MAX_SHIFT = 30  # of a multiplier: a 32-bit value shifted further is gone
@@ -56,8 +56,9 @@ def check_op(graph: QGraph, index: int) -> None:
     case = _Case(graph, index)
     if kind not in OPS or kind not in _RULES:
         case.fail("is an operator that edgekd cannot run")
-    if set(case.op.attrs) != set(OPS[kind]):
-        case.fail(f"has the attributes {sorted(case.op.attrs)}, not {sorted(OPS[kind])}")
+    wanted = {*OPS[kind], *(["pads"] if case.op.attrs.get("padding") == EXPLICIT else [])}
+    if set(case.op.attrs) != wanted:
+        case.fail(f"has the attributes {sorted(case.op.attrs)}, not {sorted(wanted)}")
     fewest, most, rule = _RULES[kind]
     given = len(case.op.inputs)
     case.require(fewest <= given <= most, f"has {given} inputs, not {fewest} to {most}")
@@ -65,7 +66,7 @@ def check_op(graph: QGraph, index: int) -> None:
     case.require(not absent or (absent == [2] and rule in (_convolution, _fully_connected)), "lacks an input")
     _check_attributes(case)
     _check_encodings(case)
-    if kind not in ("QUANTIZE", "DEQUANTIZE"):
+    if kind not in ("QUANTIZE", "DEQUANTIZE", "TABLE"):
         _check_int8(case, case.inputs[0], "input")
         _check_int8(case, case.output, "output")
     rule(case)
@@ -75,9 +76,9 @@ def _check_attributes(case: _Case) -> None:
     for name in OPS[case.kind]:
         value = case.op.attrs[name]
         if name == "activation":
-            case.require(value in ("NONE", "RELU", "RELU6"), f"activation {value} is not supported")
+            _check_activation(case, str(value))
         elif name == "padding":
-            case.require(value in ("SAME", "VALID"), f"padding {value!r} is neither SAME nor VALID")
+            case.require(value in ("SAME", "VALID", EXPLICIT), f"padding {value!r} is neither SAME nor VALID")
         elif name == "keep_dims":
             case.require(isinstance(value, bool), f"keep_dims is {value!r}, not true or false")
         elif name == "beta":
@@ -97,6 +98,18 @@ def _check_encodings(case: _Case) -> None:
         packed = position != -1 and case.graph.tensors[position].encoding is not None
         if packed and (number != 1 or case.kind not in _WEIGHTED):
             case.fail(f"its input {number} is packed; only the weights of {', '.join(_WEIGHTED)} can be")
+
+
+def _check_activation(case: _Case, activation: str) -> None:
+    if not activation.startswith(requantize.CLAMP):
+        case.require(activation in ("NONE", "RELU", "RELU6"), f"activation {activation} is not supported")
+        return
+    try:
+        low, high = requantize.clamp_of(activation)
+    except ValueError:
+        case.fail(f"activation {activation} is not supported")
+    lowest, highest = requantize.limits(case.output.dtype)
+    case.require(lowest <= low <= high <= highest, f"activation {activation} is outside the output's range")
 
 
 def _check_int8(case: _Case, tensor: Tensor, role: str) -> None:
@@ -128,6 +141,15 @@ def _check_output_shape(case: _Case, expected: tuple[int, ...]) -> None:
     case.require(case.output.shape == expected, f"the output's shape should be {expected}")
 
 
+def _check_pads(case: _Case, name: str, reach: int) -> None:
+    """Every window meets the image: each pad is smaller than what the window spans."""
+    pads = case.op.attrs["pads"]
+    whole = isinstance(pads, tuple) and len(pads) == 4 and all(type(pad) is int for pad in pads)
+    case.require(whole, f"pads are {pads!r}, not four whole numbers")
+    given = paddings(case.op.attrs, name, 1, 1)
+    case.require(all(0 <= pad < reach for pad in given), f"pads of {given} reach past a window of {reach}")
+
+
 def _windows(case: _Case, filter_h: int, filter_w: int) -> tuple[int, int]:
     """The output's height and width."""
     sizes = []
@@ -135,11 +157,13 @@ def _windows(case: _Case, filter_h: int, filter_w: int) -> tuple[int, int]:
         extent, stride = case.inputs[0].shape[axis], case.number(f"stride_{name}")
         dilation = case.number(f"dilation_{name}") if f"dilation_{name}" in case.op.attrs else 1
         reach = (taps - 1) * dilation + 1
-        padding = (
-            sum(same_padding(extent, taps, stride, dilation)) if case.op.attrs["padding"] == "SAME" else 0
-        )
+        if case.op.attrs["padding"] == EXPLICIT:
+            _check_pads(case, name, reach)
+        padding = sum(paddings(case.op.attrs, name, extent, taps))
         case.require(padding <= _MAX_WINDOW, f"the window of {reach} pixels is too large")
-        size = -(-extent // stride) if case.op.attrs["padding"] == "SAME" else (extent - reach) // stride + 1
+        size = (extent + padding - reach) // stride + 1
+        if case.op.attrs["padding"] == "SAME":
+            size = -(-extent // stride)
         case.require(size >= 1, f"the window of {reach} pixels is larger than the image")
         sizes.append(size)
     return sizes[0], sizes[1]
@@ -316,6 +340,15 @@ def _quantize(case: _Case) -> None:
         _check_real(case, requantize.rescale_real(case.graph, case.op))
 
 
+def _table(case: _Case) -> None:
+    x, table = case.inputs
+    for tensor, role in ((x, "input"), (case.output, "output")):
+        case.require(tensor.dtype in ("int8", "uint8"), f"the {role} is {tensor.dtype}, not int8 or uint8")
+    case.require(table.is_constant and table.shape == (256,), "the table needs 256 constant values")
+    case.require(table.dtype == case.output.dtype, f"the table is {table.dtype}, the output another")
+    _check_output_shape(case, x.shape)
+
+
 def _dequantize(case: _Case) -> None:
     x, y = case.inputs[0], case.output
     pairs = (("int8", "float32"), ("uint8", "float32"))
@@ -346,5 +379,6 @@ _RULES: dict[str, tuple[int, int, Callable[[_Case], None]]] = {
     "RESHAPE": (1, 2, _reshape),
     "SOFTMAX": (1, 1, _softmax),
     "SUB": (2, 2, _binary),
+    "TABLE": (2, 2, _table),
     "TANH": (1, 1, _gate),
 }

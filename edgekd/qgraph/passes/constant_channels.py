@@ -23,8 +23,8 @@ import numpy.typing as npt
 from edgekd.qgraph import requantize
 from edgekd.qgraph.arithmetic import INT32_MAX, INT32_MIN, Ints
 from edgekd.qgraph.ir import Op, QGraph, Tensor
-from edgekd.qgraph.passes import Changed
 from edgekd.qgraph.passes.intervals import bias_of, intervals, is_linear, is_tied, pads
+from edgekd.qgraph.passes.rewrite import Changed
 from edgekd.qgraph.validate import validate
 
 Mask = npt.NDArray[np.bool_]

@@ -11,6 +11,7 @@ import numpy as np
 from edgekd.qgraph import arithmetic, requantize
 from edgekd.qgraph.arithmetic import INT32_MAX, INT32_MIN, Ints
 from edgekd.qgraph.ir import Op, QGraph, Tensor
+from edgekd.qgraph.ops import EXPLICIT
 
 LINEAR = ("CONV_2D", "FULLY_CONNECTED")
 
@@ -49,6 +50,8 @@ def pads(graph: QGraph, op: Op) -> bool:
     """Whether windows may reach beyond the image, where the input counts as its zero point."""
     if op.kind == "FULLY_CONNECTED" or op.attrs["padding"] == "VALID":
         return False
+    if op.attrs["padding"] == EXPLICIT:
+        return any(np.atleast_1d(op.attrs["pads"]))
     return graph.tensors[op.inputs[1]].shape[1:3] != (1, 1)
 
 

@@ -36,6 +36,7 @@ KERNELS: dict[str, Callable[[QGraph, Op, list[Array]], Array]] = {
     "RESHAPE": shape.reshape,
     "SOFTMAX": elementwise.softmax,
     "SUB": elementwise.add_or_sub,
+    "TABLE": elementwise.from_table,
     "TANH": elementwise.by_table,
 }
 

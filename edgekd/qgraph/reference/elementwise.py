@@ -36,6 +36,13 @@ def by_table(graph: QGraph, op: Op, values: list[Array]) -> Array:
     return lut.table(op, graph)[values[0].astype(np.int64) + 128]
 
 
+def from_table(graph: QGraph, op: Op, values: list[Array]) -> Array:
+    """A look-up in the op's own 256 values; the first one is for the lowest of the input's dtype."""
+    lowest, _ = requantize.limits(graph.tensors[op.inputs[0]].dtype)
+    found: Array = values[1][values[0].astype(np.int64) - lowest]
+    return found
+
+
 def softmax(graph: QGraph, op: Op, values: list[Array]) -> Array:
     """Along the last axis, in gemmlowp's fixed point; outputs are 1/256 steps from -128."""
     table = requantize.softmax_table(graph, op).astype(np.int64)

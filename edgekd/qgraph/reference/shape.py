@@ -22,6 +22,6 @@ def concatenation(graph: QGraph, op: Op, values: list[Array]) -> Array:
 
 
 def reshape(graph: QGraph, op: Op, values: list[Array]) -> Array:
-    """The same bytes in the output's shape."""
+    """The same bytes in the output's shape; a constant may lack the axis of the batch."""
     _, output = tensors(graph, op)
-    return values[0].reshape(len(values[0]), *output.shape[1:])
+    return values[0].reshape(-1, *output.shape[1:])

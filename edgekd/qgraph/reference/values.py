@@ -11,7 +11,7 @@ from edgekd.errors import UnsupportedOpError
 from edgekd.qgraph import requantize
 from edgekd.qgraph.arithmetic import Ints
 from edgekd.qgraph.ir import Op, QGraph, Tensor
-from edgekd.qgraph.ops import same_padding
+from edgekd.qgraph.ops import paddings
 
 Array = npt.NDArray[Any]
 
@@ -36,11 +36,8 @@ def attribute(op: Op, name: str, default: int | None = None) -> int:
 
 
 def before(op: Op, extent: int, filter_extent: int, axis: str) -> int:
-    """How many pixels SAME or VALID padding puts before the image along axis "h" or "w"."""
-    if op.attrs["padding"] == "VALID":
-        return 0
-    stride, dilation = attribute(op, f"stride_{axis}"), attribute(op, f"dilation_{axis}", 1)
-    return same_padding(extent, filter_extent, stride, dilation)[0]
+    """How many pixels the padding puts before the image along axis "h" or "w"."""
+    return paddings(op.attrs, axis, extent, filter_extent)[0]
 
 
 def padded(x: Array, op: Op, filter_shape: tuple[int, int], output: Tensor, fill: int) -> Array:

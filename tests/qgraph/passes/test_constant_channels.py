@@ -18,6 +18,7 @@ from edgekd.qgraph.passes.constant_channels import remove_constant_channels
 from edgekd.qgraph.passes.intervals import intervals
 from edgekd.qgraph.tflite_reader import read_tflite
 from tests.graphs import Builder, inputs_for, random_graph
+from tests.qgraph.passes.same_bytes import differ
 
 Array = npt.NDArray[Any]
 SEEDS = st.integers(0, 2**32 - 1)
@@ -49,18 +50,6 @@ def separable(seed: int, padding: str = "SAME", zero_point: int | None = -128) -
     x = b.depthwise(x, stride=(2, 2))
     x = b.pool(x, "AVERAGE_POOL_2D", b.shape(x)[1:3], padding="VALID")
     return b.graph(b.dense(b.reshape(x, (1, 16)), 5))
-
-
-def differ(given_graph: QGraph, found: QGraph, samples: int = 24) -> bool:
-    """Whether some output byte differs; the inputs are random and at the ends of their range."""
-    rng = np.random.default_rng(3)
-    inputs = inputs_for(given_graph, rng, samples)
-    ends = [np.where(rng.random(x.shape) < 0.5, np.iinfo(x.dtype).min, np.iinfo(x.dtype).max) for x in inputs]
-    for chosen in (inputs, [e.astype(x.dtype) for e, x in zip(ends, inputs, strict=True)]):
-        wanted, got = reference.run(given_graph, chosen), reference.run(found, chosen)
-        if not all(np.array_equal(a, c) for a, c in zip(wanted, got, strict=True)):
-            return True
-    return False
 
 
 @pytest.mark.parametrize("multiple", (1, 4))
