@@ -21,7 +21,7 @@ from edgekd.mcu.dsp.family import dsp_candidates
 from edgekd.mcu.options import Options
 from edgekd.mcu.plan import Plan, plan
 from edgekd.qgraph.ir import QGraph
-from edgekd.qgraph.passes.constant_channels import remove_constant_channels
+from edgekd.qgraph.passes import optimize
 from edgekd.qgraph.validate import validate
 from edgekd.resources import resource_dir
 
@@ -81,12 +81,18 @@ class Layer:
 
 @dataclass(frozen=True)
 class GeneratedModel:
-    """`files`: name -> text, a flat and self-contained directory. `plan` is where everything lies."""
+    """`files`: name -> text, a flat and self-contained directory. `plan` is where everything lies.
+
+    graph: what the layers run, the given one after all passes; `plan` and layers' numbers are of it.
+    passes: what the passes changed, a line each.
+    """
 
     files: dict[str, str]
     arena_bytes: int
     layers: tuple[Layer, ...]
     plan: Plan
+    graph: QGraph
+    passes: tuple[str, ...]
 
 
 def generate(graph: QGraph, family: str = "portable", options: Options | None = None) -> GeneratedModel:
@@ -98,7 +104,8 @@ def generate(graph: QGraph, family: str = "portable", options: Options | None = 
     """
     validate(graph)
     _check_edges(graph)
-    graph = remove_constant_channels(graph, CHANNEL_MULTIPLE).graph
+    # The DSP leaves clamp to the whole of int8 for nothing, and to less not at all.
+    graph, passes = optimize(graph, CHANNEL_MULTIPLE, clamps_are_free=family != "dsp")
     options = options or Options()
     special = dsp_candidates(graph).candidates if family == "dsp" else {}
     emissions = {
@@ -122,7 +129,7 @@ def generate(graph: QGraph, family: str = "portable", options: Options | None = 
     }
     if kernels:
         files |= {"model_dsp.h": assembly.header(kernels), "model_dsp.S": assembly.source(kernels)}
-    return GeneratedModel(dict(sorted(files.items())), arena_bytes, tuple(layers), where)
+    return GeneratedModel(dict(sorted(files.items())), arena_bytes, tuple(layers), where, graph, passes)
 
 
 def _runs(graph: QGraph, index: int) -> bool:

@@ -142,14 +142,18 @@ class Instrumented:
 def instrument(model: GeneratedModel, graph: QGraph) -> Instrumented:
     """The generated files with a model_invoke that keeps a copy of each layer's output right after it.
 
-    A layer that writes other than its tensor's bytes (dead channels left out) is not kept.
+    Layers and ops of `graph` are matched by the tensor that they write, whose index no pass changes. A
+    layer that writes other than that tensor's bytes (dead channels left out) is not kept.
     """
     source, parts, end = model.files["model.c"], dict[int, tuple[int, int]](), 0
+    written = {op.outputs[0]: index for index, op in enumerate(graph.ops)}
     for shape, symbol, number in _LAYER.findall(source):
-        index = int(number)
-        tensor = graph.tensors[graph.ops[index].outputs[0]]
-        offset = model.plan.offsets.get(graph.ops[index].outputs[0])
-        if offset is None or int(np.prod([int(n) for n in shape.split("x")])) != tensor.elements:
+        output = model.graph.ops[int(number)].outputs[0]
+        index, offset = written.get(output), model.plan.offsets.get(output)
+        if index is None or offset is None:
+            continue
+        tensor = graph.tensors[output]
+        if int(np.prod([int(n) for n in shape.split("x")])) != tensor.elements:
             continue
         parts[index] = (end, tensor.nbytes)
         keep = f"    kept_copy({end}, model->bytes + {offset}, {tensor.nbytes});\n"

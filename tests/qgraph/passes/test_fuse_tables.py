@@ -92,7 +92,7 @@ def test_a_number_of_more_axes_is_no_function_of_one_byte() -> None:
 
 
 def test_the_writer_refuses_a_table() -> None:
-    with pytest.raises(UnsupportedOpError, match="TABLE .* was made by a pass"):
+    with pytest.raises(UnsupportedOpError, match=r"TABLE .* was made by a pass"):
         write_tflite(fuse_tables(chain(("RELU", "TANH"))).graph)
 
 
@@ -106,7 +106,7 @@ def test_a_table_that_does_not_fit_is_refused(role: str) -> None:
     if role == "shape":
         broken = replace(tensor, shape=(1, 16, 16))
     tensors = tuple(broken if t is tensor else t for t in graph.tensors)
-    with pytest.raises(UnsupportedOpError, match="table|shape"):
+    with pytest.raises(UnsupportedOpError, match=r"table|shape"):
         validate(replace(graph, tensors=tensors))
 
 
