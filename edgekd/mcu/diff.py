@@ -148,11 +148,11 @@ def instrument(model: GeneratedModel, graph: QGraph) -> Instrumented:
     source, parts, end = model.files["model.c"], dict[int, tuple[int, int]](), 0
     written = {op.outputs[0]: index for index, op in enumerate(graph.ops)}
     for shape, symbol, number in _LAYER.findall(source):
-        output = model.graph.ops[int(number)].outputs[0]
-        index, offset = written.get(output), model.plan.offsets.get(output)
+        written_tensor = model.graph.ops[int(number)].outputs[0]
+        index, offset = written.get(written_tensor), model.plan.offsets.get(written_tensor)
         if index is None or offset is None:
             continue
-        tensor = graph.tensors[output]
+        tensor = graph.tensors[written_tensor]
         if int(np.prod([int(n) for n in shape.split("x")])) != tensor.elements:
             continue
         parts[index] = (end, tensor.nbytes)
