@@ -107,7 +107,7 @@ def generate(graph: QGraph, family: str = "portable", options: Options | None = 
     # The DSP leaves clamp to the whole of int8 for nothing, and to less not at all.
     graph, passes = optimize(graph, CHANNEL_MULTIPLE, clamps_are_free=family != "dsp")
     options = options or Options()
-    special = dsp_candidates(graph).candidates if family == "dsp" else {}
+    special = dsp_candidates(graph, options.winograd).candidates if family == "dsp" else {}
     emissions = {
         index: special[index][0].emission if index in special else _emit(graph, index)
         for index in range(len(graph.ops))

@@ -18,6 +18,7 @@ class Options:
     flash_bytes, ram_bytes: what the image may take (weights, code, constants; arena and stack); None: no
         limit. A model that no choice makes fit gets the nearest one: the build refuses it.
     cost: the core's cycles an instruction class.
+    winograd: whether 3 x 3 convolutions may take weights of 3.6 times their bytes for speed.
     compiler: "clang" or "gcc": whose figures of the kernels in C are used.
     Raises ConfigError for a mode that does not exist.
     """
@@ -26,6 +27,7 @@ class Options:
     flash_bytes: int | None = None
     ram_bytes: int | None = None
     cost: CostModel = field(default_factory=CostModel)
+    winograd: bool = False
     compiler: str = "clang"
 
     def __post_init__(self) -> None:

@@ -72,7 +72,7 @@ class Machine:
         self.hooks: list[tuple[int, Any]] = []  # (handle, callback): ctypes must keep the callback alive
         self.deadline: float | None = None
         self.counts: list[dict[int, dict[int, int]]] = []  # a sample: layer -> edge -> times
-        self.sizes: dict[int, int] = {}
+        self.sizes: list[dict[int, int]] = []  # a sample: basic block -> bytes
         self.shadow: bytearray | None = None
         self.open_core()
         self.map_memory()
@@ -148,16 +148,18 @@ class Machine:
     def add_counter(self) -> None:
         """Count edges between basic blocks from the entry of model_invoke to its return, layer by layer.
 
-        The state lies in this closure: the last hook runs at every block.
+        The state lies in this closure: the last hook runs at every block. How long a block is may change
+        with the hooks: where straight code is long, unicorn cuts it by what it makes of it.
         """
         inside = False
+        sizes: dict[int, int] = {}
         edges: dict[int, dict[int, int]] = {}
         table: dict[int, int] = {}  # the part of `edges` that belongs to the running layer
         previous, leave_at = NO_BLOCK, 0
 
         def begin(u: Any, address: int, size: int, x: Any) -> None:
-            nonlocal inside, edges, previous, leave_at
-            inside, edges, previous = True, {}, NO_BLOCK
+            nonlocal inside, edges, sizes, previous, leave_at
+            inside, edges, sizes, previous = True, {}, {}, NO_BLOCK
             leave_at = self.emulator.reg_read(arm.UC_ARM_REG_LR) & ~1
 
         def enter(layer: int) -> Any:
@@ -172,10 +174,11 @@ class Machine:
             if address == leave_at:  # model_invoke returned: its last block left for outside
                 table[previous << 32 | NO_BLOCK] = 1
                 self.counts.append(edges)
+                self.sizes.append(sizes)
                 inside = False
                 return
             table[previous << 32 | address] = 1
-            if self.sizes.setdefault(address, size) != size:
+            if sizes.setdefault(address, size) != size:
                 self.stop("engine", address, detail="one basic block with two lengths")
 
         def on_block(u: Any, address: int, size: int, x: Any) -> None:
@@ -396,7 +399,7 @@ class Machine:
         return {
             "engine": f"unicorn {unicorn.__version__}",
             "samples": samples,
-            "sizes": {str(address): size for address, size in self.sizes.items()},
+            "sizes": [{str(address): size for address, size in sizes.items()} for sizes in self.sizes],
             "peak_stack_bytes": self.peak_stack(),
         }
 

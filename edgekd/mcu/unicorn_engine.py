@@ -148,9 +148,9 @@ def _account(
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[dict[str, Any], ...]]:
     """(instructions, estimated cycles) a counted sample, and the layers of the median sample."""
     costs = Costs(run.image, run.target.cost)
-    sizes = {int(address): size for address, size in counts["sizes"].items()}
     instructions, cycles, rows = [], [], []
-    for sample in counts["samples"]:
+    for sample, blocks in zip(counts["samples"], counts["sizes"], strict=True):
+        sizes = {int(address): size for address, size in blocks.items()}
         parts = {int(layer): costs.total(edges, sizes) for layer, edges in sample.items()}
         instructions.append(sum(part[0] for part in parts.values()))
         cycles.append(sum(part[1] for part in parts.values()))

@@ -35,6 +35,16 @@ static inline uint32_t k_sxtb16(uint32_t word)
     return k_pair((int8_t)(uint8_t)word, (int8_t)(uint8_t)(word >> 16));
 }
 
+static inline uint32_t k_sadd16(uint32_t a, uint32_t b)
+{
+    return k_pair(k_low(a) + k_low(b), k_high(a) + k_high(b));
+}
+
+static inline uint32_t k_ssub16(uint32_t a, uint32_t b)
+{
+    return k_pair(k_low(a) - k_low(b), k_high(a) - k_high(b));
+}
+
 static inline uint32_t k_smlad(uint32_t a, uint32_t b, uint32_t sum)
 {
     return sum + (uint32_t)(k_low(a) * k_low(b)) + (uint32_t)(k_high(a) * k_high(b));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,34 @@ def merge(graphs: list[QGraph]) -> QGraph:
         inputs += [base + i for i in graph.inputs]
         outputs += [base + i for i in graph.outputs]
     return QGraph("merged", tuple(tensors), tuple(ops), tuple(inputs), tuple(outputs))
+
+
+def run_sanitized(folder: Path, inputs: int, work: Path) -> None:
+    """Build the C in `folder` for this machine under ASan and UBSan, and run it on constant inputs."""
+    sizes = ", ".join(f"MODEL_INPUT{i}_BYTES" for i in range(inputs))
+    (folder / "main.c").write_text(_SANITIZED.replace("SIZES", sizes), encoding="utf-8")
+    flags = ["-std=c99", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    program = work / "program"
+    sources = [str(path) for path in sorted(folder.glob("*.c"))]
+    subprocess.run(["gcc", *flags, "-I", str(folder), *sources, "-o", str(program)], check=True)
+    result = subprocess.run([str(program)], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+_SANITIZED = """
+#include "model.h"
+#include <stdlib.h>
+#include <string.h>
+static const size_t sizes[] = {SIZES};
+int main(void) {
+    static const int fills[] = {-128, 127, 1};
+    model_t *model = malloc(sizeof *model); /* so that the sanitizer sees its ends */
+    model_init(model);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < MODEL_INPUT_COUNT; i++) memset(model_input(model, i), fills[round], sizes[i]);
+        model_invoke(model);
+    }
+    free(model);
+    return 0;
+}
+"""

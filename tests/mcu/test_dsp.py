@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.tflite_reader import read_tflite
 from tests.graphs import Builder, inputs_for
 from tests.mcu.firmware_models import mcu_target
-from tests.mcu.generated import Array, merge, pack, write
+from tests.mcu.generated import Array, merge, pack, run_sanitized, write
 
 # name: input shape, mark, ops; an op is (kind, channels, filter, stride, padding).
 # mark "r": every output has zero point -128.
@@ -227,34 +226,7 @@ def test_twins_are_clean_under_strict_warnings(
 
 @pytest.mark.needs("gcc")
 def test_twins_are_clean_under_the_sanitizers(model: GeneratedModel, tmp_path: Path) -> None:
-    folder = write(model, tmp_path / "generated")
-    sizes = ", ".join(f"MODEL_INPUT{i}_BYTES" for i in range(len(NETS)))
-    (folder / "main.c").write_text(
-        f"""
-#include "model.h"
-#include <stdlib.h>
-#include <string.h>
-static const size_t sizes[] = {{{sizes}}};
-int main(void) {{
-    static const int fills[] = {{-128, 127, 1}};
-    model_t *model = malloc(sizeof *model); /* so that the sanitizer sees its ends */
-    model_init(model);
-    for (int round = 0; round < 3; round++) {{
-        for (int i = 0; i < MODEL_INPUT_COUNT; i++) memset(model_input(model, i), fills[round], sizes[i]);
-        model_invoke(model);
-    }}
-    free(model);
-    return 0;
-}}
-""",
-        encoding="utf-8",
-    )
-    flags = ["-std=c99", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    program = tmp_path / "program"
-    sources = [str(path) for path in sorted(folder.glob("*.c"))]
-    subprocess.run(["gcc", *flags, "-I", str(folder), *sources, "-o", str(program)], check=True)
-    result = subprocess.run([str(program)], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    run_sanitized(write(model, tmp_path / "generated"), len(NETS), tmp_path)
 
 
 def test_a_layer_outside_the_familys_reach_runs_portable(clang: Compiler, tmp_path: Path) -> None:

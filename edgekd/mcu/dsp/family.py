@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from edgekd.mcu.candidate import Candidate, Layout, Plan
 from edgekd.mcu.codegen_case import Case
-from edgekd.mcu.dsp import add, average, conv, dense, depthwise
+from edgekd.mcu.dsp import add, average, conv, dense, depthwise, winograd
 from edgekd.qgraph.ir import QGraph
 
 _PLAIN_SHARE = 20  # a plain layer is at most one part in so many of all multiply-accumulates
@@ -21,10 +21,11 @@ DSP_CORES = ("cortex-m4",)
 Plans = dict[int, tuple[Plan, ...]]
 
 # Every way to run each kind of op; candidate.py says how another one joins.
-PLANNERS: dict[str, tuple[Callable[[Case], Plan | None], ...]] = {
+Planners = tuple[Callable[[Case], Plan | None], ...]
+PLANNERS: dict[str, Planners] = {
     "ADD": (add.plan,),
     "AVERAGE_POOL_2D": (average.plan,),
-    "CONV_2D": (conv.plan,),
+    "CONV_2D": (winograd.plan, conv.plan),
     "DEPTHWISE_CONV_2D": (depthwise.plan,),
     "FULLY_CONNECTED": (dense.plan,),
     "SUB": (add.plan,),
@@ -44,9 +45,13 @@ class Found:
     planes: frozenset[int]
 
 
-def dsp_candidates(graph: QGraph) -> Found:
-    """What the family can run of `graph`; the portable kernels run the rest."""
-    plans = {index: found for index in range(len(graph.ops)) if (found := _plans(Case(graph, index)))}
+def dsp_candidates(graph: QGraph, allow_winograd: bool = False) -> Found:
+    """What the family can run of `graph`; the portable kernels run the rest.
+
+    allow_winograd: whether 3 x 3 convolutions may take weights of 3.6 times their bytes.
+    """
+    barred = () if allow_winograd else (winograd.plan,)
+    plans = {index: found for index in range(len(graph.ops)) if (found := _plans(Case(graph, index), barred))}
     _drop_large_plain(graph, plans)
     planes = _layouts(graph, plans)
     shifts = _agree(plans)
@@ -61,8 +66,8 @@ def dsp_candidates(graph: QGraph) -> Found:
     return Found(candidates, frozenset(planes))
 
 
-def _plans(case: Case) -> tuple[Plan, ...]:
-    every = (planner(case) for planner in PLANNERS.get(case.op.kind, ()))
+def _plans(case: Case, barred: Planners) -> tuple[Plan, ...]:
+    every = (planner(case) for planner in PLANNERS.get(case.op.kind, ()) if planner not in barred)
     return tuple(plan for plan in every if plan is not None)
 
 

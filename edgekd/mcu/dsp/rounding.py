@@ -50,17 +50,25 @@ def steps(multipliers: Ints, shifts: Ints) -> Ints:
     return np.where(dead[:, None], _UNREACHABLE, first)
 
 
-def prove(multipliers: Ints, shifts: Ints, lowest: Ints, highest: Ints, shift: int) -> Proved | None:
+def prove(
+    multipliers: Ints,
+    shifts: Ints,
+    lowest: Ints,
+    highest: Ints,
+    shift: int,
+    carried: Ints | int = CARRIED_BITS,
+) -> Proved | None:
     """m and c for each channel, or None where some channel has no exact m under this `shift`.
 
     lowest, highest: the range of each channel's sum, within SUM_LIMIT. The zero point is -128 and the output
-    uses all of int8.
+    uses all of int8. carried: the sum's factor is 2**carried, of all channels or of each; at least 2.
     """
     if not 1 <= shift <= LARGEST_SHIFT:
         return None
-    fewer = np.clip(shifts + CARRIED_BITS - 1 - shift, 0, 31)  # bits that m gives up
-    offset = (1 << (shift - 1)) + ((1 << (CARRIED_BITS - 2)) >> np.minimum(fewer, CARRIED_BITS - 1))
-    low, high = _window(steps(multipliers, shifts), lowest, highest, shift, offset)
+    bits = np.broadcast_to(np.asarray(carried, np.int64), shifts.shape)
+    fewer = np.clip(shifts + bits - 1 - shift, 0, 31)  # bits that m gives up
+    offset = (1 << (shift - 1)) + ((np.int64(1) << (bits - 2)) >> np.minimum(fewer, bits - 1))
+    low, high = _window(steps(multipliers, shifts), lowest, highest, shift, offset, bits)
     high = np.minimum(high, (1 << 31) - 1)
     if (low > high).any():
         return None
@@ -68,11 +76,13 @@ def prove(multipliers: Ints, shifts: Ints, lowest: Ints, highest: Ints, shift: i
     return Proved(shift, np.clip(nominal, low, high), offset - (128 << shift))
 
 
-def _window(first: Ints, lowest: Ints, highest: Ints, shift: int, offset: Ints) -> tuple[Ints, Ints]:
+def _window(
+    first: Ints, lowest: Ints, highest: Ints, shift: int, offset: Ints, carried: Ints
+) -> tuple[Ints, Ints]:
     """The smallest and the largest m of each channel that put every reachable step where it belongs."""
     k = np.arange(1, 256, dtype=np.int64)[None, :]
     # t >= k << shift exactly when sum * m >= bound.
-    bound = ((k << shift) - offset[:, None]) << (32 - CARRIED_BITS)
+    bound = ((k << shift) - offset[:, None]) << (32 - carried[:, None])
     above = np.maximum(first, lowest[:, None])
     below = np.minimum(first - 1, highest[:, None])
     reached = above <= highest[:, None]
