@@ -17,7 +17,7 @@ from edgekd.declaration import check_name, find_named, load, setting, suggest
 from edgekd.errors import ConfigError
 
 OPTIMIZERS = ("adamw", "sgd")
-FILES = {"onnx": "an ONNX teacher"}  # they predict only
+FILES = {"onnx": "an ONNX teacher", "exported": "an exported teacher"}  # they predict only
 TEACHERS = ("convnet", "resnet20", "resnet56", *FILES)
 SHARES_TOLERANCE = 1e-6  # of weights that are to sum to 1
 INCLUDED = ("digits",)  # data sets that come with a package: no path
@@ -71,8 +71,9 @@ class TeacherParams:
     """The teacher's network and its training.
 
     model: convnet; resnet20, resnet56; package.module:function, which gives a torch network for (channels,
-    classes); or onnx, a file that `checkpoint` names (epochs = 0). code: the function's file, found by its
-    name. inputs: what an ONNX model is fed with, pixels as the data set feeds them or in 0 .. 1.
+    classes); or a file that `checkpoint` names (epochs = 0): onnx, or exported (.pt2). code: the function's
+    file, found by its name. inputs: what such a file is fed with, pixels as the data set feeds them or in
+    0 .. 1.
     checkpoint: weights to start from, a file relative to the project (epochs = 0: taken as they are).
     width: read by convnet only. optimizer: sgd has Nesterov momentum. ema: share of the weights' running mean
     that is kept at each step, 0 for none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,33 @@ def from_function(name: str, code: Path, channels: int, classes: int) -> nn.Modu
     return net
 
 
+def as_wanted(x: torch.Tensor, unit: bool) -> torch.Tensor:
+    """float32: samples as the data set feeds them, or (unit) their pixels in 0 .. 1."""
+    return (x.float() * STEP + CENTRE) / 255 if unit else x.float()
+
+
+def batch_size(wanted: Sequence[Any], shape: Sequence[int], where: str) -> int:
+    """How many of `shape`'s samples a model takes at once whose input is `wanted`: integers, or free axes.
+
+    Raises ArtifactError where the samples do not fit.
+    """
+    pairs = zip(wanted[1:], shape[1:], strict=False)
+    if len(wanted) != len(shape) or any(isinstance(want, int) and want != have for want, have in pairs):
+        raise ArtifactError(
+            f"{where} takes {list(wanted)} and the samples are {tuple(shape[1:])}; export it anew"
+        )
+    size = wanted[0] if isinstance(wanted[0], int) else shape[0]
+    if size < 1 or shape[0] % size:
+        raise ArtifactError(f"{where} has the fixed batch {size}; export it with batch 1 or a free one")
+    return int(size)
+
+
+def refuse_other_classes(shape: Sequence[int], samples: int, classes: int, where: str) -> None:
+    """Raise ArtifactError where logits of `shape` are not [samples, classes]."""
+    if tuple(shape) != (samples, classes):
+        raise ArtifactError(f"{where} gives {tuple(shape[1:])} a sample; the data set has {classes} classes")
+
+
 class OnnxNet(nn.Module):
     """An ONNX model with one input [N, C, H, W] and logits as its first output; it predicts only.
 
@@ -49,26 +77,11 @@ class OnnxNet(nn.Module):
         self.name, self.shape = inputs[0].name, inputs[0].shape
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        fed = (x.float() * STEP + CENTRE) / 255 if self.unit else x.float()
-        samples = np.ascontiguousarray(fed.cpu().numpy())
-        if any(
-            isinstance(want, int) and want != have
-            for want, have in zip(self.shape[1:], x.shape[1:], strict=False)
-        ):
-            raise ArtifactError(
-                f"{self.where} takes {self.shape} and the samples are {tuple(x.shape[1:])}; export it anew"
-            )
-        size = len(samples) if not isinstance(self.shape[0], int) else self.shape[0]
-        if len(samples) % size:
-            raise ArtifactError(
-                f"{self.where} has the fixed batch {size}; export it with batch 1 or a free one"
-            )
+        samples = np.ascontiguousarray(as_wanted(x, self.unit).cpu().numpy())
+        size = batch_size(self.shape, samples.shape, self.where)
         parts = [samples[i : i + size] for i in range(0, len(samples), size)]
         logits = np.concatenate([self.session.run(None, {self.name: part})[0] for part in parts])
-        if logits.shape != (len(samples), self.classes):
-            raise ArtifactError(
-                f"{self.where} gives {logits.shape[1:]} a sample; the data set has {self.classes} classes"
-            )
+        refuse_other_classes(logits.shape, len(samples), self.classes, self.where)
         return torch.from_numpy(logits.astype(np.float32)).to(x.device)
 
 

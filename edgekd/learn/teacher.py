@@ -1,12 +1,13 @@
 """The teacher: trained on augmented samples, or brought and tuned. No student imports this module.
 
 Directory: `teacher.json` (structure, classes, the data's checksum), `teacher.safetensors`, and
-`teacher.onnx` where the teacher is an ONNX model.
+`teacher.onnx` or `teacher.pt2` where the teacher is a file of others' making.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from edgekd.data.randomness import torch_seed
 from edgekd.errors import ArtifactError, ConfigError
 from edgekd.evaluate.metrics import accuracy
 from edgekd.learn.checkpoint import load_checkpoint
+from edgekd.learn.exported import ExportedNet
 from edgekd.learn.foreign import OnnxNet
 from edgekd.learn.networks import build
 from edgekd.learn.replay import Replay, plain_rows
@@ -39,7 +41,11 @@ from edgekd.recipe import Recipe, TeacherParams, teacher_seed
 
 SCHEMA = 1
 EVALUATED = ("validation", "test")
-ONNX, ONNX_FILE = "onnx", "teacher.onnx"
+# Models that are files: how one is kept in the teacher's directory, and what runs it.
+FILES: dict[str, tuple[str, Callable[[bytes, bool, int, str], nn.Module]]] = {
+    "onnx": ("teacher.onnx", OnnxNet),
+    "exported": ("teacher.pt2", ExportedNet),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,15 +106,16 @@ def train_teacher(
 
 
 def _new(params: TeacherParams, channels: int, classes: int, seed: int, out: Path) -> nn.Module:
-    """The network with the weights that it starts from; an ONNX file is kept in `out`."""
+    """The network with the weights that it starts from; a model that is a file is kept in `out`."""
     path = Path(params.checkpoint)
-    if params.model == ONNX:
+    if params.model in FILES:
+        name, kind = FILES[params.model]
         try:
             model = path.read_bytes()
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}; set teacher.checkpoint") from None
-        (out / ONNX_FILE).write_bytes(model)
-        return OnnxNet(model, params.inputs == "unit", classes, path.name)
+        (out / name).write_bytes(model)
+        return kind(model, params.inputs == "unit", classes, path.name)
     net = build(params.model, channels, classes, params.width, params.code)
     if ":" not in params.model:  # a function's network brings what it starts from
         initialise(net, torch_seed(seed, "teacher-weights"))
@@ -136,9 +143,9 @@ def load_teacher(directory: Path, code: str = "") -> Teacher:
     try:
         header = json.loads((directory / "teacher.json").read_text("utf-8"))
         classes = tuple(header["classes"])
-        if header["model"] == ONNX:
-            model = (directory / ONNX_FILE).read_bytes()
-            net: nn.Module = OnnxNet(model, header["inputs"] == "unit", len(classes), ONNX_FILE)
+        if header["model"] in FILES:
+            name, kind = FILES[header["model"]]
+            net = kind((directory / name).read_bytes(), header["inputs"] == "unit", len(classes), name)
         else:
             net = build(header["model"], header["channels"], len(classes), header["width"], code)
         dataset_sha256 = str(header["dataset_sha256"])
@@ -153,8 +160,7 @@ def load_teacher(directory: Path, code: str = "") -> Teacher:
 
 def teacher_sha256(directory: Path) -> str:
     """The digest that a knowledge file names its teacher by: over its files in a fixed order."""
-    model = directory / ONNX_FILE
-    more = (model,) if model.is_file() else ()
+    more = [directory / name for name, _ in FILES.values() if (directory / name).is_file()]
     return files_sha256(directory / "teacher.json", directory / "teacher.safetensors", *more)
 
 
