@@ -56,8 +56,8 @@ def request(
 
     model: a .tflite or .onnx file that replaces the recipe; data: an .npz file with x and y that
     replaces its samples; source: where the recipe's samples lie, in place of its data.path; log: a .csv
-    that trainings append a line an epoch to; shared: a team's cache (any fsspec URL); start: where the
-    search for the project begins (default: here).
+    that trainings append a line an epoch to, or a folder for TensorBoard's events; shared: a team's cache
+    (any fsspec URL); start: where the search for the project begins (default: here).
     Raises ConfigError or ArtifactError.
     """
     project = project_root(start or Path.cwd())

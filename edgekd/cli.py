@@ -27,7 +27,7 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "model": ("", "your own .tflite or .onnx file, in place of a recipe"),
     "data": ("", "your own .npz with x and y (and x_calibration for a float model)"),
     "source": ("", "where the recipe's samples lie: a folder or .zip of images"),
-    "log": ("", "a .csv that trainings append a line an epoch to"),
+    "log": ("", "a .csv that trainings append a line an epoch to, or a folder for TensorBoard"),
     "samples": ("", "use only the first N samples"),
     "compiler": ("", "clang (default, from PyPI) or gcc"),
     "engine": ("", "unicorn or qemu (default: the target's)"),

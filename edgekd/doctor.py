@@ -78,6 +78,7 @@ TOOLS: tuple[Tool, ...] = (
     _python_tool("onnxsim", "learn", "simplifying an exported model"),
     _python_tool("onnxruntime", "learn", "quantize, and bench of Linux targets on this machine"),
     _python_tool("safetensors", "learn", "weights on disk"),
+    _python_tool("tensorboardX", "test", "events of trainings for TensorBoard (--log FOLDER)"),
     _python_tool("flatbuffers", "mcu", "models in .tflite"),
     _python_tool("ai-edge-litert", "mcu", "the .tflite schema, and a second opinion on its operators"),
     _python_tool("ziglang", "mcu", "the C compiler (clang) for firmware and host"),

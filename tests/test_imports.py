@@ -67,6 +67,7 @@ PLACES = {
     "safetensors": ("compress/", "learn/"),
     "sklearn": ("data/",),
     "tflite_micro": ("export/",),
+    "tensorboardX": ("learn/logs",),
     "torch": ("compress/", "export/torch", "learn/", "quantize/"),
     "tuf": ("fleet/",),
     "unicorn": ("mcu/unicorn_child.py",),  # GPL-2.0: only ever in a process of its own

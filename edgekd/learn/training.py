@@ -8,7 +8,6 @@ ends in the same bytes.
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from edgekd.data.randomness import permutation, torch_seed
 from edgekd.errors import ConfigError, VerifyError
+from edgekd.learn.logs import epoch_log
 from edgekd.learn.resume import State, restore, store
 from edgekd.learn.torch_tools import PLAIN, Machine
 from edgekd.progress import Progress, silent
@@ -61,7 +61,8 @@ class Schedule:
 class Watch:
     """What a run may use that decides no byte of its result.
 
-    work: where it keeps its last epoch, to continue after a kill. log: a .csv that gets a line an epoch.
+    work: where it keeps its last epoch, to continue after a kill. log: a .csv that gets
+    a line an epoch, or a folder for TensorBoard's events.
     """
 
     progress: Progress = silent
@@ -87,8 +88,9 @@ def train(
     file = watch.work / f"{schedule.purpose}.safetensors" if watch.work else None
     restore(state, schedule, file)
     net.train()
+    log = epoch_log(watch.log if rank() == 0 else None, schedule.purpose, schedule.epochs)
     # Layers that draw (dropout) take torch's global generator: seeded by epoch, and put back behind.
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), log as told:
         while state.epoch < schedule.epochs:
             torch.manual_seed(torch_seed(schedule.seed, f"{schedule.purpose}-layers", state.epoch))
             started = time.monotonic()
@@ -96,7 +98,7 @@ def train(
             state.epoch, state.loss = state.epoch + 1, mean
             if rank() == 0:
                 store(state, schedule, file)
-                _log(watch.log, schedule, state, accuracy, time.monotonic() - started)
+                told(state.epoch, mean, accuracy, time.monotonic() - started)
     if state.average is not None:
         net.load_state_dict(state.average.module.state_dict())
     net.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -226,15 +228,3 @@ def _hits(output: torch.Tensor, targets: tuple[torch.Tensor, ...]) -> float:
     if labels is None or labels.ndim != 1 or labels.is_floating_point() or output.ndim != 2:
         return math.nan
     return float((output.detach().argmax(dim=1) == labels).sum())
-
-
-def _log(file: Path | None, schedule: Schedule, state: State, accuracy: float, seconds: float) -> None:
-    if file is None:
-        return
-    new = not file.exists()
-    with file.open("a", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        if new:
-            writer.writerow(("purpose", "epoch", "epochs", "loss", "accuracy_train", "seconds"))
-        row = (schedule.purpose, state.epoch, schedule.epochs)
-        writer.writerow((*row, f"{state.loss:.6g}", f"{accuracy:.5g}", f"{seconds:.2f}"))

@@ -41,7 +41,7 @@ class Request:
     again: bool = False
     key_file: Path | None = None  # SSH identity; None: the agent's and the config file's
     ssh_config: Path | None = None  # None: ~/.ssh/config
-    log: Path | None = None  # a .csv that trainings append a line an epoch to
+    log: Path | None = None  # a .csv that trainings append to, or a folder for TensorBoard
     progress: Progress = silent
 
     def need_recipe(self) -> Recipe:
