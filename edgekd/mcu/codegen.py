@@ -1,4 +1,4 @@
-"""QGraph -> a flat directory of C99: model.h, model.c, model_weights.[ch], the kernels that it uses.
+"""QGraph -> a flat directory of C99: model.h, model*.c, and the kernels that it uses.
 
 A pure function of the graph (and of the kernel sources that ship with edgekd): the same graph gives the
 same text. Everything known at build time is decided here; docs/generated-c.md is the manual.
@@ -13,11 +13,15 @@ from dataclasses import dataclass
 
 from edgekd.errors import UnsupportedOpError
 from edgekd.mcu.codegen_case import Address, Call, Case, Emission
-from edgekd.mcu.codegen_header import header
+from edgekd.mcu.codegen_library import completed
 from edgekd.mcu.codegen_ops import EMITTERS
 from edgekd.mcu.codegen_text import LICENSE, Array, initialiser, layer_names, one_line
+from edgekd.mcu.codegen_updatable import externalized
+from edgekd.mcu.codegen_weights import NAME as WEIGHTS
+from edgekd.mcu.codegen_weights import Weights
 from edgekd.mcu.dsp import assembly
 from edgekd.mcu.dsp.family import dsp_candidates
+from edgekd.mcu.library import Library
 from edgekd.mcu.options import Options
 from edgekd.mcu.plan import Plan, plan
 from edgekd.qgraph.ir import QGraph
@@ -44,7 +48,7 @@ _SOURCE_HEAD = """
 _INVOKE = """
 void model_init(model_t *model)
 {{
-    (void)model; /* the arena needs no preparation */
+    {init}
 }}
 
 void *model_input(model_t *model, int index)
@@ -84,7 +88,7 @@ class GeneratedModel:
     """`files`: name -> text, a flat and self-contained directory. `plan` is where everything lies.
 
     graph: what the layers run, the given one after all passes; `plan` and layers' numbers are of it.
-    passes: what the passes changed, a line each.
+    passes: what the passes changed, a line each. weights: the blob of everything learned.
     """
 
     files: dict[str, str]
@@ -93,43 +97,53 @@ class GeneratedModel:
     plan: Plan
     graph: QGraph
     passes: tuple[str, ...]
+    weights: Weights
+    library: Library
+
+    @property
+    def state_bytes(self) -> int:
+        """Of model_t on a 32-bit core: the arena, and in updatable builds the pointer to the weights."""
+        return -(-self.arena_bytes // 8) * 8 + 8 * self.library.is_updatable
 
 
 def generate(graph: QGraph, family: str = "portable", options: Options | None = None) -> GeneratedModel:
     """The C library of `graph`, whose inputs and outputs are int8 or uint8 (strip float edges first).
 
     family: "portable", or "dsp" for cores with Armv7E-M's DSP instructions (`family_of` a core): then the
-    directory also holds model_dsp.S, and still runs anywhere. options: None takes the default ones.
+    directory also holds model_dsp.S, and still runs anywhere. options: None takes the default ones; an
+    updatable build runs the portable kernels in both families.
     Raises UnsupportedOpError naming the op, the layer and its shapes for what the C cannot run.
     """
     validate(graph)
     _check_edges(graph)
-    # The DSP leaves clamp to the whole of int8 for nothing, and to less not at all.
-    graph, passes = optimize(graph, CHANNEL_MULTIPLE, clamps_are_free=family != "dsp")
+    given, passes = graph, tuple[str, ...]()
     options = options or Options()
-    special = dsp_candidates(graph, options.winograd).candidates if family == "dsp" else {}
+    library = options.library
+    if not library.is_updatable:
+        # The DSP leaves clamp to the whole of int8 for nothing, and to less not at all.
+        graph, passes = optimize(graph, CHANNEL_MULTIPLE, clamps_are_free=family != "dsp")
+    is_dsp = family == "dsp" and not library.is_updatable
+    special = dsp_candidates(graph, options.winograd).candidates if is_dsp else {}
     emissions = {
-        index: special[index][0].emission if index in special else _emit(graph, index)
+        index: special[index][0].emission if index in special else _emit(graph, index, library)
         for index in range(len(graph.ops))
         if _runs(graph, index)
     }
     kernels = {kernel.name: kernel for e in emissions.values() for kernel in e.assembly}
     where = plan(graph, {index: e.scratch_bytes for index, e in emissions.items()})
-    arena_bytes = max(where.arena_bytes, 1)
     layers = _layers(graph, emissions)
-    constants = _constants(graph, emissions)
-    weights = [array for emission in emissions.values() for array in emission.weights] + constants
     files = {
-        "model.h": header(graph, arena_bytes),
-        "model.c": _source(graph, emissions, layers, where),
-        "model_weights.h": _weights_header(weights),
-        "model_weights.c": _weights_source(weights),
+        "model.c": _source(graph, emissions, layers, where, library),
         "layers.json": json.dumps([vars(layer) for layer in layers], indent=1) + "\n",
-        **_kernel_files(_stems(emissions) | {kernel.twin for kernel in kernels.values()}),
+        **_kernel_files(_stems(emissions) | {kernel.twin for kernel in kernels.values()} | {"k_weights"}),
     }
     if kernels:
         files |= {"model_dsp.h": assembly.header(kernels), "model_dsp.S": assembly.source(kernels)}
-    return GeneratedModel(dict(sorted(files.items())), arena_bytes, tuple(layers), where, graph, passes)
+    arrays = [array for emission in emissions.values() for array in emission.weights]
+    arrays += _constants(graph, emissions)
+    arena_bytes = max(where.arena_bytes, 1)
+    files, weights = completed(given, files, arrays, layers, arena_bytes, library)
+    return GeneratedModel(files, arena_bytes, tuple(layers), where, graph, passes, weights, library)
 
 
 def _runs(graph: QGraph, index: int) -> bool:
@@ -148,12 +162,12 @@ def _check_edges(graph: QGraph) -> None:
             )
 
 
-def _emit(graph: QGraph, index: int) -> Emission:
-    case = Case(graph, index)
+def _emit(graph: QGraph, index: int, library: Library) -> Emission:
+    case = Case(graph, index, is_updatable=library.is_updatable)
     emitter = EMITTERS.get(case.op.kind)
     if emitter is None:
         case.fail("generated C has no kernel for it")
-    return emitter(case)
+    return externalized(index, emitter(case)) if library.is_updatable else emitter(case)
 
 
 def _layers(graph: QGraph, emissions: dict[int, Emission]) -> list[Layer]:
@@ -177,10 +191,12 @@ def _constants(graph: QGraph, emissions: dict[int, Emission]) -> list[Array]:
 
 
 def _constant_name(tensor: int) -> str:
-    return f"model_weights_tensor_{tensor}"
+    return f"{WEIGHTS}tensor_{tensor}"
 
 
-def _source(graph: QGraph, emissions: dict[int, Emission], layers: Sequence[Layer], where: Plan) -> str:
+def _source(
+    graph: QGraph, emissions: dict[int, Emission], layers: Sequence[Layer], where: Plan, library: Library
+) -> str:
     """The text of model.c."""
     kernels = sorted(_stems(emissions))
     generated = ["model_dsp"] if any(emission.assembly for emission in emissions.values()) else []
@@ -188,10 +204,13 @@ def _source(graph: QGraph, emissions: dict[int, Emission], layers: Sequence[Laye
     prototypes = "".join(f"MODEL_LAYER void {layer.symbol}(model_t *model);\n" for layer in layers)
     head = _SOURCE_HEAD.format(name=one_line(graph.name), includes=includes, prototypes=prototypes)
     functions = [
-        _layer_function(graph, index, emission, layer, where)
+        _layer_function(graph, index, emission, layer, where, library)
         for (index, emission), layer in zip(emissions.items(), layers, strict=True)
     ]
     invoke = _INVOKE.format(
+        init="model->held.weights = &model_weights;"
+        if library.is_updatable
+        else "(void)model; /* the arena needs no preparation */",
         inputs=_cases(graph.inputs, where),
         outputs=_cases(graph.outputs, where),
         calls="    (void)model;\n" * (not layers)
@@ -207,15 +226,20 @@ def _cases(tensors: Sequence[int], where: Plan) -> str:
     )
 
 
-def _layer_function(graph: QGraph, index: int, emission: Emission, layer: Layer, where: Plan) -> str:
+def _layer_function(
+    graph: QGraph, index: int, emission: Emission, layer: Layer, where: Plan, library: Library
+) -> str:
     """One layer: its constants, then its kernel calls."""
     body = [array.definition("    static ").replace("\n}", "\n    }") for array in emission.tables]
     if emission.struct is not None:
         kind, fields = emission.struct
-        body.append(f"    static const {kind} layer = {initialiser(fields)};\n")
+        storage = "" if library.is_updatable else "static "
+        body.append(f"    {storage}const {kind} layer = {initialiser(fields)};\n")
     calls = "".join(_call(graph, index, call, where) for call in emission.calls)
     shapes = ", ".join("x".join(str(n) for n in graph.tensors[i].shape) for i in graph.ops[index].inputs[:1])
     out = "x".join(str(n) for n in graph.tensors[graph.ops[index].outputs[0]].shape)
+    if library.is_updatable and WEIGHTS in calls + "".join(body):
+        body.insert(0, "    const model_weights_t *weights = model->held.weights;\n")
     comment = f"/* {layer.name}: {shapes} -> {out}, {layer.macs} multiply-accumulates. */"
     gap = "\n" if body else ""
     return f"\n{comment}\nvoid {layer.symbol}(model_t *model)\n{{\n{''.join(body)}{gap}{calls}}}\n"
@@ -234,20 +258,6 @@ def _pointer(graph: QGraph, index: int, address: Address, where: Plan) -> str:
     if graph.tensors[address.tensor].is_constant:
         return f"({kind}){_constant_name(address.tensor)}"
     return f"({kind})(model->bytes + {where.offsets[address.tensor] + address.offset})"
-
-
-def _weights_header(arrays: Sequence[Array]) -> str:
-    lines = "".join(f"extern {array.declaration};\n" for array in arrays)
-    return (
-        f"{LICENSE}\n/* Weights, biases, multipliers and shifts: see model_weights.c. */\n"
-        f"#ifndef MODEL_WEIGHTS_H\n#define MODEL_WEIGHTS_H\n\n#include <stdint.h>\n\n{lines}\n#endif\n"
-    )
-
-
-def _weights_source(arrays: Sequence[Array]) -> str:
-    text = "\n".join(array.definition() for array in arrays)
-    comment = "/* Everything learned: weights, biases, multipliers and shifts. */"
-    return f'{LICENSE}\n{comment}\n#include "model_weights.h"\n\n{text}'
 
 
 def _stems(emissions: dict[int, Emission]) -> set[str]:

@@ -61,11 +61,15 @@ class Emission:
 
 
 class Case:
-    """Op `index` of a validated graph, with the look-ups that emitters share."""
+    """Op `index` of a validated graph, with the look-ups that emitters share.
 
-    def __init__(self, graph: QGraph, index: int) -> None:
+    is_updatable: an emitter must then decide from the structure alone, never from a weight or a scale.
+    """
+
+    def __init__(self, graph: QGraph, index: int, *, is_updatable: bool = False) -> None:
         self.graph = graph
         self.index = index
+        self.is_updatable = is_updatable
         self.op = graph.ops[index]
         self.inputs: list[Tensor] = [graph.tensors[i] for i in self.op.inputs if i != -1]
         self.x = self.inputs[0]

@@ -78,7 +78,7 @@ def _convolution(case: Case, weights: Weights) -> Emission:
 
 def _matrix(case: Case, weights: Weights, rows: int) -> Emission:
     fields, arrays = _matrix_fields(case, weights)
-    packs = rows > 1 and _may_pair(weights)
+    packs = rows > 1 and _may_pair(case, weights)
     return Emission(
         calls=(
             Call("k_gemm_s8", ("&layer", case.source(), str(rows), SCRATCH if packs else "0", case.target())),
@@ -106,13 +106,18 @@ def _matrix_fields(case: Case, weights: Weights) -> tuple[dict[str, Value], tupl
         "outputs": outputs,
         "out_zero_point": case.y.zero_point,
         **case.clamp(),
-        "paired": int(_may_pair(weights)),
+        "paired": int(_may_pair(case, weights)),
     }
     return fields, (filter_array, bias, *arrays)
 
 
-def _may_pair(weights: Weights) -> bool:
-    """Whether two rows may share a multiply: each output's sum stays within 22 bits whatever the input."""
+def _may_pair(case: Case, weights: Weights) -> bool:
+    """Whether two rows may share a multiply: each output's sum stays within 22 bits whatever the input.
+
+    Where the weights may be replaced: whatever the weights.
+    """
+    if case.is_updatable:
+        return 128 * 128 * weights[0].size < 1 << 22
     sums = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(axis=1)
     return bool((128 * sums < 1 << 22).all())
 
@@ -128,7 +133,10 @@ def _requantization(case: Case, outputs: int) -> tuple[tuple[Array, ...], dict[s
     """Multiplier and shift a channel, or one of each where all channels have the same."""
     multipliers, shifts = requantize.channel_multipliers(case.graph, case.op)
     step = 1
-    if outputs == 1 or ((multipliers == multipliers[0]).all() and (shifts == shifts[0]).all()):
+    same = bool((multipliers == multipliers[0]).all() and (shifts == shifts[0]).all())
+    if case.is_updatable:  # what is the same now need not stay so, but for one scale
+        same = len(case.inputs[1].scale) == 1
+    if outputs == 1 or same:
         multipliers, shifts, step = multipliers[:1], shifts[:1], 0
     arrays = (case.array("multiplier", multipliers), case.array("shift", shifts.astype(np.int8)))
     return arrays, {"multiplier": arrays[0].name, "shift": arrays[1].name, "channel_step": step}

@@ -98,3 +98,9 @@ def _shorten(name: str) -> str:
 def one_line(name: str) -> str:
     """A name as it may stand inside a C comment."""
     return re.sub(r"[^A-Za-z0-9_.:;/ -]", "_", name).replace("/*", "/ *").replace("*/", "* /")[:100]
+
+
+def quoted(text: str) -> str:
+    """A string as a C literal in ASCII: UTF-8 bytes, and what C or a trigraph would read, in octal."""
+    plain = bytes(range(32, 127)).translate(None, b'"\\?')
+    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text.encode()) + '"'

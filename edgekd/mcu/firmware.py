@@ -15,18 +15,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgekd.errors import ArtifactError, BudgetError, ConfigError
+from edgekd.mcu.codegen_prefix import PLAIN, adapter, prefix_of
 from edgekd.mcu.elf import Image, read_elf
 from edgekd.mcu.toolchain import Compiler
 from edgekd.resources import resource_dir
 from edgekd.target import Memory, Target
 
-WEIGHTS = "model_weights_"  # how the generated C names the objects that hold weights
+WEIGHTS = "model_weights"  # how the generated C names the objects that hold weights, and their section
 STACK_ALIGNMENT_BYTES = 8
 # Room for an image that does not fit, so that the refusal can say what it needs.
 ROOMY_BYTES = 0x1000_0000
 
-_ARRAY = re.compile(rf"\bu?int(8|16|32|64)_t\s+{WEIGHTS}\w+((?:\s*\[\s*\d+\s*\])+)\s*=")
-_ARENA = re.compile(r"^\s*#\s*define\s+MODEL_ARENA_BYTES\s+\(?(\d+)", re.MULTILINE)
+_ARRAY = re.compile(rf"\bu?int(8|16|32|64)_t\s+{WEIGHTS}_\w+((?:\s*\[\s*\d+\s*\])+)\s*=")
+_SIZE = re.compile(r"^\s*#\s*define\s+[A-Z0-9_]+_(ARENA|WEIGHTS)_BYTES\s+\(?(\d+)", re.MULTILINE)
 
 
 def build_image(model_dir: Path, target: Target, compiler: Compiler, out: Path) -> None:
@@ -38,7 +39,8 @@ def build_image(model_dir: Path, target: Target, compiler: Compiler, out: Path) 
     if target.core is None or target.memory is None or target.emulator is None:
         raise ConfigError(f"target {target.name} has no core to build for; take one of kind mcu")
     sources = sorted(model_dir.glob("*.c")) + sorted(model_dir.glob("*.S"))
-    if not sources or not (model_dir / "model.h").exists():
+    header = model_header(model_dir)
+    if not sources or header is None:
         raise ArtifactError(f"{model_dir.name}: holds no generated C (model.h and *.c); run the export again")
     refuse_sources(model_dir, target.memory)
     out.mkdir(parents=True, exist_ok=True)
@@ -48,6 +50,9 @@ def build_image(model_dir: Path, target: Target, compiler: Compiler, out: Path) 
     )
     template = (boards / "cortex-m" / "link.ld.in").read_text("utf-8")
     with tempfile.TemporaryDirectory(dir=out, prefix=".build-") as name:
+        if header.stem != PLAIN:  # the harness knows the plain names
+            text = adapter(header.read_text("utf-8"), header.stem)
+            (Path(name) / f"{PLAIN}.h").write_text(text, "utf-8")
         image = _link(sources, model_dir, template, target, compiler, Path(name))
         refuse_image(image, target.memory)
         sizes = {"compiler": compiler.version, "target": target.name, **memory_use(image)}
@@ -56,11 +61,19 @@ def build_image(model_dir: Path, target: Target, compiler: Compiler, out: Path) 
             os.replace(Path(name) / file, out / file)
 
 
+def model_header(model_dir: Path) -> Path | None:
+    """The header of the generated C in `model_dir`, whatever its prefix; None where there is none."""
+    if (model_dir / f"{PLAIN}.h").is_file():
+        return model_dir / f"{PLAIN}.h"
+    prefix = prefix_of([path.name for path in sorted(model_dir.glob("*.h"))])
+    return model_dir / f"{prefix}.h" if prefix else None
+
+
 def refuse_sources(model_dir: Path, memory: Memory) -> None:
     """BudgetError when the weights alone outgrow flash, or arena and stack outgrow RAM: before compiling."""
-    header = _ARENA.search((model_dir / "model.h").read_text("utf-8"))
-    arena = int(header[1]) if header else 0
-    weights = 0
+    header = model_header(model_dir)
+    sizes = {name: int(size) for name, size in _SIZE.findall(header.read_text("utf-8") if header else "")}
+    arena, weights = sizes.get("ARENA", 0), sizes.get("WEIGHTS", 0)
     for source in sorted(model_dir.glob("*.[ch]")):
         weights += sum(_array_bytes(found) for found in _ARRAY.finditer(source.read_text("utf-8")))
     _hold("flash", weights, memory.flash_bytes, "for the weights alone")
@@ -77,11 +90,13 @@ def refuse_image(image: Image, memory: Memory) -> None:
 def memory_use(image: Image) -> dict[str, dict[str, int]]:
     """What fills flash and RAM, from the linked sections and symbols.
 
-    weights: objects named model_weights_*; code: .text and the vector table; constants: the rest of
-    flash, start values of .data included; arena: model_t; static: the rest of RAM but the stack.
+    weights: objects named model_weights* or in their section; code: .text and the vector table; constants:
+    the rest of flash, start values of .data included; arena: model_t; static: the rest of RAM but the stack.
     """
     size = {name: section.size_bytes for name, section in image.sections.items()}
-    weights = sum(symbol.size_bytes for symbol in image.objects if symbol.name.startswith(WEIGHTS))
+    own = image.sections.get(f".{WEIGHTS}")
+    place = range(own.address, own.address + own.size_bytes) if own else range(0)
+    weights = sum(s.size_bytes for s in image.objects if s.name.startswith(WEIGHTS) or s.address in place)
     code = size.get(".text", 0) + size.get(".vectors", 0)
     flash = sum(len(data) for _, data in image.load)
     arena = sum(symbol.size_bytes for symbol in image.objects if symbol.name == "model")
@@ -121,12 +136,12 @@ def _link(
     memory, elf, script = target.memory, folder / "firmware.elf", folder / "link.ld"
     script.write_text(linker_script(template, memory, memory.flash_bytes, memory.ram_bytes), "utf-8")
     try:
-        compiler.compile_core(target.core, sources, [model_dir], script, elf)
+        compiler.compile_core(target.core, sources, [folder, model_dir], script, elf)
     except ArtifactError as error:
         if "region" not in str(error) and "overflow" not in str(error):
             raise
         script.write_text(linker_script(template, memory, ROOMY_BYTES, ROOMY_BYTES), "utf-8")
-        compiler.compile_core(target.core, sources, [model_dir], script, elf)
+        compiler.compile_core(target.core, sources, [folder, model_dir], script, elf)
     return read_elf(elf)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekd.mcu.codegen import GeneratedModel
+from edgekd.mcu.codegen_prefix import PLAIN
 from edgekd.resources import resource_dir
 
 TABLE = Path(__file__).with_name("code_sizes.json")
@@ -25,6 +26,12 @@ WEIGHTS = "model_weights_"
 VECTORS_BYTES = 64
 ROUND_BYTES = 8  # what the linker script rounds each part of flash and RAM up to
 BOARD = "mps2-an386"
+UNCALLED = (
+    "k_weights.c",
+    "model_info.c",
+    "model_selftest.c",
+    "model_weights.c",
+)  # no image of ours calls them
 
 _INCLUDE = re.compile(r'^#include "([\w.]+)"', re.MULTILINE)
 _FUNCTION = re.compile(r"^void (model_layer_\w+)\(model_t \*model\)\n\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
@@ -86,8 +93,11 @@ def compilers(table: Mapping[str, Any]) -> dict[str, str]:
 def predict(model: GeneratedModel, kind: str, table: Mapping[str, Any] | None = None) -> Footprint:
     """The footprint of `model` compiled by `kind` ("clang" or "gcc") of the version that the table holds."""
     table = load_table() if table is None else table
-    arena = -(-model.arena_bytes // ROUND_BYTES) * ROUND_BYTES
-    weights = sum(_array_bytes(found) for found in _ARRAY.finditer(model.files["model_weights.c"]))
+    arena = -(-model.state_bytes // ROUND_BYTES) * ROUND_BYTES
+    weights = model.weights.bytes if model.weights.arrays else 0  # without any, nothing names the blob
+    if model.library.is_updatable or model.library.prefix != PLAIN:
+        why = "sizes are predicted for builds that are not updatable and have the prefix model: build it"
+        return Footprint(weights, None, None, arena, 0, None, (why,))
     version = compilers(table).get(kind)
     if version is None:
         missing = (f"the table of code sizes holds nothing for {kind}",)
@@ -97,7 +107,7 @@ def predict(model: GeneratedModel, kind: str, table: Mapping[str, Any] | None = 
         return Footprint(weights, None, None, arena, 0, None, tuple(dict.fromkeys(parts.missing)))
     reached = _reached(parts)
     code = VECTORS_BYTES + _laid_out(row for row in reached if row["kind"] == "code")
-    constants = _laid_out(row for row in reached if row["kind"] == "constant") - weights
+    constants = _laid_out(row for row in reached if row["kind"] == "constant") + -weights % ROUND_BYTES
     return Footprint(weights, constants, code, arena, 0, _deepest(parts))
 
 
@@ -155,9 +165,7 @@ def _parts(model: GeneratedModel, sizes: Mapping[str, Any], structs: Mapping[str
     for name in sorted(n for n in model.files if n.endswith(".c")):
         if name == "model.c":
             parts.files.append((name, _model_pieces(model.files[name], kind, structs, parts.missing)))
-        elif name == "model_weights.c":
-            parts.files.append((name, dict(_arrays(model.files[name], kind))))
-        else:
+        elif name not in UNCALLED:
             parts.files.append((name, _measured(name, sizes, parts.missing)))
     if "model_dsp.S" in model.files:
         parts.files.append(("model_dsp.S", _leaves(model.files["model_dsp.S"], sizes)))

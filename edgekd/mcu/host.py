@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekd.errors import ArtifactError
+from edgekd.mcu.codegen_prefix import PLAIN, adapter
+from edgekd.mcu.firmware import model_header
 from edgekd.mcu.toolchain import Compiler
 
 Bytes = npt.NDArray[np.int8] | npt.NDArray[np.uint8]
 
 # Runs many samples in one call. Inputs and outputs of a sample follow each other, in the order of model.h.
 _RUNNER = """/* SPDX-License-Identifier: 0BSD */
-#include "model.h"
-
+{include}
 #include <string.h>
 
 static const long input_bytes[] = {{{inputs}}};
@@ -58,13 +60,14 @@ class HostModel:
 
         Raises ArtifactError where the directory holds no generated C or it does not compile.
         """
-        if not (directory / "model.h").is_file():
+        header = model_header(directory)
+        if header is None:
             raise ArtifactError(
                 f"{directory.name} holds no generated C (model.h is missing); generate it again"
             )
         work.mkdir(parents=True, exist_ok=True)
         runner, library = work / "host_run.c", work / "host_model.so"
-        runner.write_text(_runner(directory / "model.h"), encoding="utf-8")
+        runner.write_text(_runner(header), encoding="utf-8")
         compiler.compile_host_shared([*sorted(directory.glob("*.c")), runner], [directory], library)
         self._library = ctypes.CDLL(str(library))
         self._library.host_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_long]
@@ -91,9 +94,10 @@ class HostModel:
 
 def _runner(model_h: Path) -> str:
     """host_run.c for the edges that `model_h` names."""
-    text = model_h.read_text(encoding="utf-8")
+    text, prefix = model_h.read_text(encoding="utf-8"), model_h.stem.upper()
     sides = {}
     for side in ("INPUT", "OUTPUT"):
-        count = text.count(f"#define MODEL_{side}") - 2  # less _COUNT and _BYTES
-        sides[side] = ", ".join(f"MODEL_{side}{i}_BYTES" for i in range(count // 3))
-    return _RUNNER.format(inputs=sides["INPUT"], outputs=sides["OUTPUT"])
+        numbers = re.findall(rf"^#define {prefix}_{side}(\d+)_BYTES ", text, re.MULTILINE)
+        sides[side] = ", ".join(f"MODEL_{side}{number}_BYTES" for number in numbers)
+    include = '#include "model.h"\n' if model_h.stem == PLAIN else adapter(text, model_h.stem)
+    return _RUNNER.format(include=include, inputs=sides["INPUT"], outputs=sides["OUTPUT"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from edgekd.errors import ConfigError
+from edgekd.mcu.library import Library
 from edgekd.target import CostModel
 
 OPTIMIZE = ("speed", "flash")
@@ -20,6 +21,7 @@ class Options:
     cost: the core's cycles an instruction class.
     winograd: whether 3 x 3 convolutions may take weights of 3.6 times their bytes for speed.
     compiler: "clang" or "gcc": whose figures of the kernels in C are used.
+    library: names, labels, self-test, updates.
     Raises ConfigError for a mode that does not exist.
     """
 
@@ -29,6 +31,7 @@ class Options:
     cost: CostModel = field(default_factory=CostModel)
     winograd: bool = False
     compiler: str = "clang"
+    library: Library = field(default_factory=Library)
 
     def __post_init__(self) -> None:
         if self.optimize not in OPTIMIZE:

@@ -46,7 +46,8 @@ def run_unicorn(run: Run) -> EmulatorResult:
 def _write_job(run: Run) -> None:
     image, target = run.image, run.target
     assert target.core is not None and target.memory is not None
-    invoke = image.function("model_invoke")
+    prefix = run.layers[0]["symbol"].partition("_layer_")[0] if run.layers else "model"
+    invoke = image.function(f"{prefix}_invoke")
     job = {
         "cpu": target.core.cpu,
         "flash_origin": target.memory.flash_origin,

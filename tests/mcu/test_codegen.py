@@ -180,7 +180,7 @@ def test_kernels_need_only_memcpy_memset_and_compiler_helpers(everything: QGraph
 def test_only_used_kernels_are_in(everything: QGraph) -> None:
     few = generate(conv_graph(rng())).files
     kernels = {name for name in few if name.startswith("k_") and name.endswith(".c")}
-    assert kernels == {"k_conv_2d_s8.c", "k_gemm_s8.c"}
+    assert kernels == {"k_conv_2d_s8.c", "k_gemm_s8.c", "k_weights.c"}
     assert kernels < set(generate(everything).files)
 
 
