@@ -117,7 +117,7 @@ def _may_pair(case: Case, weights: Weights) -> bool:
     Where the weights may be replaced: whatever the weights.
     """
     if case.is_updatable:
-        return 128 * 128 * weights[0].size < 1 << 22
+        return bool(128 * 128 * weights[0].size < 1 << 22)
     sums = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(axis=1)
     return bool((128 * sums < 1 << 22).all())
 

@@ -2,8 +2,8 @@
 
 An emitter's result is rewritten: tables become arrays of the blob, and each field of a layer's struct that
 comes from a scale, a zero point or an activation's range becomes an element of the layer's array `params`.
-What is left in the code follows from the structure alone (kinds of ops, attributes, shapes, dtypes, scales per
-channel or per tensor), so two models of one structure have one code.
+What is left in the code follows from the structure alone (kinds of ops, attributes, shapes, dtypes, scales
+per channel or per tensor), so two models of one structure have one code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import cache
 import numpy as np
 
 from edgekd.errors import ArtifactError
-from edgekd.mcu.codegen_case import Emission
+from edgekd.mcu.codegen_case import Address, Emission
 from edgekd.mcu.codegen_text import Array, Value
 from edgekd.qgraph.ir import QGraph, Tensor
 from edgekd.resources import resource_dir
@@ -58,7 +58,7 @@ def externalized(index: int, emission: Emission) -> Emission:
     return replace(emission, calls=calls, struct=struct, weights=tuple(weights), tables=())
 
 
-def _renamed(argument: object, tables: Mapping[str, Array]) -> object:
+def _renamed(argument: str | Address, tables: Mapping[str, Array]) -> str | Address:
     return tables[argument].name if isinstance(argument, str) and argument in tables else argument
 
 
@@ -124,7 +124,8 @@ def _edge_difference(built: QGraph, new: QGraph) -> str | None:
         if a.scale[:1].tolist() != b.scale[:1].tolist() or a.zero_point != b.zero_point:
             return (
                 f"{b.name}, an input or output, has scale {float(b.scale[0]):.6g} and zero point "
-                f"{b.zero_point}, not {float(a.scale[0]):.6g} and {a.zero_point}, which the firmware's own code knows"
+                f"{b.zero_point}, not {float(a.scale[0]):.6g} and {a.zero_point}, which the firmware's "
+                "own code knows"
             )
     return None
 

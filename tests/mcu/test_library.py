@@ -270,7 +270,8 @@ def test_two_models_on_the_core(compiler: Compiler, tmp_path: Path) -> None:
     includes = '#include "kws.h"\n#include "vad.h"\nstatic kws_t kws;\nstatic vad_t vad;'
     body = (
         "kws_init(&kws); vad_init(&vad); "
-        "for (int i = 0; i < 64; i++) { ((uint8_t *)kws_input(&kws, 0))[i] = given[i]; ((uint8_t *)vad_input(&vad, 0))[i] = given[i]; } kws_invoke(&kws); vad_invoke(&vad); "
+        "for (int i = 0; i < 64; i++) { ((uint8_t *)kws_input(&kws, 0))[i] = given[i]; "
+        "((uint8_t *)vad_input(&vad, 0))[i] = given[i]; } kws_invoke(&kws); vad_invoke(&vad); "
         "for (int i = 0; i < 10; i++) { answer[i] = ((const uint8_t *)kws_output(&kws, 0))[i]; "
         "answer[10 + i] = ((const uint8_t *)vad_output(&vad, 0))[i]; }"
     )
