@@ -56,7 +56,7 @@ def test_extreme_weights_change_no_code() -> None:
     extreme = QGraph(graph.name, tuple(tensors), graph.ops, graph.inputs, graph.outputs)
     plain, other = (library(g, is_updatable=True) for g in (graph, extreme))
     assert plain.files["model.c"] == other.files["model.c"]
-    assert library(graph).files["model.c"] != library(extreme).files["model.c"]
+    assert library(graph, "dsp").files["model.c"] != library(extreme, "dsp").files["model.c"]
 
 
 @pytest.mark.parametrize("name", GRAPHS)
