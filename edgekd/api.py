@@ -19,6 +19,7 @@ from edgekd.declaration import list_named, suggest
 from edgekd.errors import ArtifactError, ConfigError
 from edgekd.pipeline import graph
 from edgekd.pipeline.learning import member_requests
+from edgekd.pipeline.processes import TRAININGS, job_table
 from edgekd.pipeline.request import ModelFile, Request
 from edgekd.pipeline.stages import STAGES, stage_of
 from edgekd.progress import Progress, silent
@@ -115,6 +116,20 @@ def make(request: Request, stage: str) -> Artifact:
 def teachers(request: Request) -> list[Artifact]:
     """The recipe's teacher, or each of its [[teachers]] in order."""
     return [make(each, "teacher") for each in member_requests(request)]
+
+
+def training_job(request: Request, stage: str, out: Path) -> dict[str, Any]:
+    """What JOB.json holds to train `stage` ("teacher" or "distill") on several machines (docs/training.md).
+
+    Makes what the stage is made from. out: a directory that all machines see; the result is written there,
+    and the last whole epoch into `work` below it.
+    """
+    if stage not in TRAININGS:
+        raise ConfigError(f"stage {stage!r} is no training in several processes{suggest(stage, TRAININGS)}")
+    inputs = {name: make(request, each).path for name, each in TRAININGS[stage].items()}
+    work = out / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    return job_table(request.need_recipe(), stage, {**inputs, "out": out, "work": work, "log": request.log})
 
 
 def stages() -> tuple[str, ...]:

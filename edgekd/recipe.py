@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -240,7 +240,8 @@ class Recipe:
 
     seed feeds every random source. threads, device and precision are part of the result ("bf16": bfloat16
     autocast where the processor has it, else float32). teachers: several in place of [teacher]; their mean is
-    the knowledge. mix: knowledge directories in place of any teacher.
+    the knowledge. mix: knowledge directories in place of any teacher. processes: how many train teacher and
+    student together, each with its share of every batch; more than one are part of the result.
     """
 
     name: str = setting()
@@ -260,6 +261,7 @@ class Recipe:
     gate: GateParams = setting(GateParams())
     teachers: tuple[MemberParams, ...] = setting(())
     mix: tuple[MixPart, ...] = setting(())
+    processes: int = setting(1, unit="processes", minimum=1, maximum=256)
 
 
 def members(recipe: Recipe) -> list[Recipe]:
@@ -271,6 +273,13 @@ def teacher_seed(recipe: Recipe) -> int:
     """The seed of the teacher's weights, batches and views: its own where it is one of several."""
     teacher = recipe.teacher
     return recipe.seed if not isinstance(teacher, MemberParams) or teacher.seed is None else teacher.seed
+
+
+def alone(recipe: Recipe) -> Recipe:
+    """A recipe as `members` gives it, as plain as one that has a single [teacher] is written."""
+    names = [field.name for field in fields(TeacherParams)]
+    teacher = TeacherParams(**{name: getattr(recipe.teacher, name) for name in names})
+    return replace(recipe, seed=teacher_seed(recipe), teacher=teacher)
 
 
 def weights(recipe: Recipe) -> tuple[float, ...]:
@@ -354,6 +363,7 @@ def _check_together(recipe: Recipe, path: Path) -> None:
     for index, each in enumerate(recipe.teachers):
         _check_teacher(each, f"teachers[{index}]", path)
     _check_shares(recipe, path)
+    _check_processes(recipe, path)
     if not recipe.distill.loss:
         raise ConfigError(f"{path}: distill.loss is an empty list; name one term at least")
     for term in recipe.distill.loss if isinstance(recipe.distill.loss, tuple) else ():
@@ -394,4 +404,15 @@ def _check_shares(recipe: Recipe, path: Path) -> None:
             said = ", ".join(f"{share:g}" for share in shares)
             raise ConfigError(
                 f"{path}: the weights of [[{table}]] are {said}; take shares above 0 that sum to 1"
+            )
+
+
+def _check_processes(recipe: Recipe, path: Path) -> None:
+    batches = {f"teachers[{n}]": each.batch_samples for n, each in enumerate(recipe.teachers)}
+    batches |= {"teacher": recipe.teacher.batch_samples, "distill": recipe.distill.batch_samples}
+    for table, batch in batches.items():
+        if batch % recipe.processes:
+            raise ConfigError(
+                f"{path}: {table}.batch_samples is {batch}, which {recipe.processes} processes cannot share; "
+                "take a multiple"
             )

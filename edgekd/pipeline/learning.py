@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import ConfigError
+from edgekd.pipeline.processes import train_together
 from edgekd.pipeline.request import Job, Request, Wanted, processor, versions
 from edgekd.pipeline.sources import digest_of
-from edgekd.recipe import MixPart, TeacherParams, members, teacher_seed, weights
+from edgekd.recipe import MixPart, Recipe, TeacherParams, members, teacher_seed, weights
 
 if TYPE_CHECKING:
     from edgekd.learn.training import Watch
@@ -40,7 +41,17 @@ def teacher_params(request: Request) -> dict[str, Any]:
     names = [field.name for field in fields(TeacherParams)]  # one of several is keyed as it would be alone
     table = {name: value for name, value in asdict(recipe.teacher).items() if name in names}
     table = _named(_named(table, "checkpoint"), "code")
-    return seeded(request, "teacher") | {"teacher": table, "seed": teacher_seed(recipe)}
+    return seeded(request, "teacher") | {"teacher": table, "seed": teacher_seed(recipe)} | _together(recipe)
+
+
+def distill_params(request: Request) -> dict[str, Any]:
+    """[student], [distill], and how many processes train."""
+    return seeded(request, "student", "distill") | _together(request.need_recipe())
+
+
+def _together(recipe: Recipe) -> dict[str, int]:
+    """More than one process decide bytes: batch norm's statistics are each one's own."""
+    return {"processes": recipe.processes} if recipe.processes > 1 else {}
 
 
 def member_requests(request: Request) -> list[Request]:
@@ -111,7 +122,10 @@ def run_dataset(job: Job) -> dict[str, Any]:
 def run_teacher(job: Job) -> dict[str, Any]:
     from edgekd.learn.teacher import train_teacher
 
-    return train_teacher(job.path("data"), job.request.need_recipe(), job.out, watch=watch(job))
+    recipe = job.request.need_recipe()
+    if recipe.processes > 1 and recipe.teacher.epochs:
+        return train_together(job, "teacher", dataset=job.path("data"))
+    return train_teacher(job.path("data"), recipe, job.out, watch=watch(job))
 
 
 def run_knowledge(job: Job) -> dict[str, Any]:
@@ -135,8 +149,10 @@ def _run_mix(job: Job) -> dict[str, Any]:
 def run_distill(job: Job) -> dict[str, Any]:
     from edgekd.learn.distill import distill_student
 
-    recipe = job.request.need_recipe()
-    return distill_student(job.path("data"), job.path("knowledge"), recipe, job.out, watch=watch(job))
+    recipe, places = job.request.need_recipe(), (job.path("data"), job.path("knowledge"))
+    if recipe.processes > 1:
+        return train_together(job, "distill", dataset=places[0], knowledge=places[1])
+    return distill_student(*places, recipe, job.out, watch=watch(job))
 
 
 def run_ablation(job: Job) -> dict[str, Any]:

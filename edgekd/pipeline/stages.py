@@ -46,7 +46,7 @@ STAGES: dict[str, Stage] = {
             "distill",
             version=2,
             inputs=lambda request: {"data": "dataset", "knowledge": "knowledge"},
-            params=lambda request: learning.seeded(request, "student", "distill"),
+            params=learning.distill_params,
             run=learning.run_distill,
             tools=learning.training_tools,
         ),
