@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.mcu.codegen_case import SCRATCH, Call, Case, Emission
+from edgekd.mcu.codegen_packed import packed
 from edgekd.mcu.codegen_text import Array, Value
 from edgekd.qgraph import arithmetic, requantize
 from edgekd.qgraph.reference.values import before
@@ -67,19 +68,20 @@ def _convolution(case: Case, weights: Weights) -> Emission:
         **_window(case, rows, columns),
         **case.extents(in_zero_point=case.x.zero_point),
     }
-    return Emission(
+    plain = Emission(
         calls=(Call("k_conv_2d_s8", ("&layer", case.source(), SCRATCH, case.target())),),
         struct=("k_conv_2d_s8_t", fields),
         weights=arrays,
         macs=case.y.elements * weights[0].size,
         scratch_bytes=4 * weights[0].size,  # K_CONV_2D_S8_SCRATCH_BYTES
     )
+    return packed(case, plain, weights, case.y.shape[2])
 
 
 def _matrix(case: Case, weights: Weights, rows: int) -> Emission:
     fields, arrays = _matrix_fields(case, weights)
     packs = rows > 1 and _may_pair(case, weights)
-    return Emission(
+    plain = Emission(
         calls=(
             Call("k_gemm_s8", ("&layer", case.source(), str(rows), SCRATCH if packs else "0", case.target())),
         ),
@@ -88,6 +90,7 @@ def _matrix(case: Case, weights: Weights, rows: int) -> Emission:
         macs=rows * weights.size,
         scratch_bytes=4 * weights[0].size if packs else 0,  # K_GEMM_S8_SCRATCH_BYTES
     )
+    return packed(case, plain, weights, 0) if rows > 1 else plain  # weights used once stay plain
 
 
 def _matrix_fields(case: Case, weights: Weights) -> tuple[dict[str, Value], tuple[Array, ...]]:

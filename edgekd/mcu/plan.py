@@ -81,6 +81,13 @@ def lower_bound(blocks: Sequence[Buffer]) -> int:
     return max((sum(b.size_bytes for b in blocks if b.first <= a.first <= b.last) for a in blocks), default=0)
 
 
+def room_bytes(graph: QGraph) -> list[int]:
+    """For each op: bytes of activations alive at the fullest step that are not alive at its own."""
+    blocks = list(_buffers(graph, _merge(graph)).values())
+    alive = [sum(b.size_bytes for b in blocks if b.first <= step <= b.last) for step in range(len(graph.ops))]
+    return [max(alive) - held for held in alive]
+
+
 def place(blocks: Sequence[Buffer], bound: int) -> list[int]:
     """An offset for each block so that no two that meet overlap; stops early at `bound`.
 

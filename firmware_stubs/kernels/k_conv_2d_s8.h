@@ -25,7 +25,7 @@ typedef struct {
     int16_t stride_w;
     int16_t dilation_h;
     int16_t dilation_w;
-    int16_t pad_top; /* >= 0 */
+    int16_t pad_top; /* below 0: the first window begins so many rows inside the image */
     int16_t pad_left;
     int16_t in_zero_point; /* in int8 */
 } k_conv_2d_s8_t;

@@ -24,10 +24,10 @@ static int32_t place(const k_dsp_pairs_s8_t *layer, int32_t o)
     int32_t planes = layer->outputs / 4;
     int32_t pair = o / 2;
 
-    if (layer->plane_bytes == 0) {
+    if (layer->planes == 0) {
         return o;
     }
-    return pair < planes ? pair * layer->plane_bytes : (pair - planes) * layer->plane_bytes + 2;
+    return pair < planes ? pair * layer->step_bytes : (pair - planes) * layer->step_bytes + 2;
 }
 
 void k_dsp_pairs_s8(const k_dsp_pairs_s8_t *layer, const uint32_t *block, int8_t *y)

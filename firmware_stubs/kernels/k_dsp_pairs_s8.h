@@ -18,15 +18,16 @@ typedef struct {
     int32_t outputs;    /* even */
     int32_t skip_bytes; /* the assembly's entry into its unrolled loop */
     int32_t zero;       /* 2 * output zero point + 1 */
-    int32_t plane_bytes; /* 0: y is [pixel][outputs]; else y is in planes of four channels of so many bytes, and
-                            the pairs come as channels 0, 1 of each plane, then channels 2, 3 of each */
-    int32_t shift;       /* of the proved rounding; 0: rounded twice as TFLite does */
+    int32_t step_bytes; /* from a pixel to the next in y, or from a plane to the next */
+    int16_t shift;      /* of the proved rounding; 0: rounded twice as TFLite does */
+    int16_t planes;     /* 0: y is [pixel][outputs]; 1: y is in planes of four channels, and the pairs come as
+                           channels 0, 1 of each plane, then channels 2, 3 of each */
 } k_dsp_pairs_s8_t;
 
 /* Bytes from a pixel to the next in y. */
 static inline int32_t k_dsp_pairs_s8_pixel_bytes(const k_dsp_pairs_s8_t *layer)
 {
-    return layer->plane_bytes > 0 ? 4 : layer->outputs;
+    return layer->planes != 0 ? 4 : layer->step_bytes;
 }
 
 /* block: for each four inputs six words, the pairs 0, 2 of three pixels, then their pairs 1, 3 (int16).

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,12 @@ import numpy.typing as npt
 from edgekd.mcu.candidate import Candidate, Layout
 from edgekd.mcu.codegen_case import SCRATCH, Call, Case, Emission
 from edgekd.mcu.codegen_text import Value
-from edgekd.mcu.dsp import copy, pairs, widen
+from edgekd.mcu.dsp import copy, packed, pairs, widen
 from edgekd.mcu.dsp.assembly import Kernel
 from edgekd.mcu.dsp.linear import Linear, linear_range
 from edgekd.mcu.dsp.rounding import LARGEST_TWICE_SHIFT, Proved, possible_shifts
 from edgekd.mcu.dsp.widen import Window
+from edgekd.mcu.plan import room_bytes
 from edgekd.qgraph.reference.values import before
 
 DRIVER = "k_dsp_conv_s8"
@@ -110,10 +111,17 @@ class Plan:
         return self.reads_planes or not layout.planes_in
 
     def candidates(self, shift: int, layout: Layout) -> Iterable[Candidate]:
+        """Of weights stored as indices only the packed forms: whoever stored them so wants the flash."""
         where = plane_shape(self.case) if layout.planes_in else shape(self.case, *self.filter_shape)
         words = self._words(where.window, shift, layout.planes_out)
         for unrolled in pairs.UNROLLED_INPUTS:
-            yield Candidate(f"pairs u{unrolled}", self._emission(shift, unrolled, layout, where, words))
+            plain = self._emission(shift, unrolled, layout, where, words)
+            chunk = self._chunk(where, shift, unrolled, layout.planes_out)
+            if chunk:
+                name = f"packed pairs u{unrolled}, {chunk} channels"
+                yield Candidate(name, self._packed(plain, where, shift, layout.planes_out, chunk))
+            else:
+                yield Candidate(f"pairs u{unrolled}", plain)
 
     def _emission(
         self, shift: int, unrolled: int, layout: Layout, where: Shape, words: npt.NDArray[np.int32]
@@ -130,8 +138,9 @@ class Plan:
             "outputs": self.outputs,
             "skip_bytes": pairs.skip_bytes(depth, unrolled),
             "zero": 2 * self.case.y.zero_point + 1,
-            "plane_bytes": 4 * where.pixels if planes_out else 0,
+            "step_bytes": 4 * where.pixels if planes_out else self.outputs,
             "shift": shift,
+            "planes": int(planes_out),
         }
         leaves: dict[str, Value] = {
             "multiply": multiply.name,
@@ -140,17 +149,83 @@ class Plan:
         }
         fields = {"pairs": matrix, **leaves, **self._fields(where)}
         return Emission(
-            calls=(
-                Call(
-                    POINTWISE if self.pointwise else DRIVER,
-                    ("&layer", self.case.source(), SCRATCH, self.case.target()),
-                ),
-            ),
+            calls=(Call(self.driver, ("&layer", self.case.source(), SCRATCH, self.case.target())),),
             struct=(f"{DRIVER}_t", fields),
             weights=(weights,),
             macs=where.pixels * self.linear.weights.size,
             scratch_bytes=2 * depth * BLOCK_PIXELS + where.band_bytes,
             assembly=(multiply, gather, row, *([copy.kernel()] if where.band_rows else [])),
+        )
+
+    @property
+    def driver(self) -> str:
+        return POINTWISE if self.pointwise else DRIVER
+
+    def _chunk(self, where: Shape, shift: int, unrolled: int, planes: bool) -> int:
+        """Channels to unpack together; 0 where weights are not stored as indices, or that saves nothing."""
+        encoding, depth = self.case.inputs[1].encoding, where.window.depth
+        if encoding is None or encoding.stored_bytes(self.outputs * depth) >= self.outputs * depth:
+            return 0
+        if (encoding.indices(self._rows(where.window)) < 0).any():
+            return 0  # inputs that are missing in the last four need a zero
+        blocks = -(-where.pixels // BLOCK_PIXELS)
+        again = blocks * (widen.instructions(where.window) + DRIVER_INSTRUCTIONS)
+        most = 1 + int(packed.REGATHER_SHARE * self.instructions(unrolled, shift > 0) / again)
+        room = room_bytes(self.case.graph)[self.case.index] - 4 * self._free_words(where)
+        return packed.chunk_of(
+            self.outputs, 4 if planes else 2, pairs.pair_bytes(depth, shift > 0), room, most
+        )
+
+    def _free_words(self, where: Shape) -> int:
+        """Words of scratch that the plain driver, and before it the table of what a byte stands for, need."""
+        return max(packed.TABLE_WORDS, -(-(2 * where.window.depth * BLOCK_PIXELS + where.band_bytes) // 4))
+
+    def _packed(self, plain: Emission, where: Shape, shift: int, planes: bool, chunk: int) -> Emission:
+        """The same layer with its weights as indices, `chunk` channels unpacked at a time."""
+        case, linear, encoding = self.case, self.linear, self.case.inputs[1].encoding
+        assert encoding is not None and plain.struct is not None
+        fields = plain.struct[1]
+        parts = [
+            at + pairs.channel_order(min(chunk, self.outputs - at), planes)
+            for at in range(0, self.outputs, chunk)
+        ]
+        order = np.concatenate(parts)
+        stream = packed.index_bytes(encoding.indices(self._rows(where.window))[order], encoding.stored_bits)
+        proved = self.proofs[shift].ordered(order) if shift else None
+        sides = pairs.sides(linear.bias[order], proved, linear.multipliers[order], linear.shifts[order])
+        arrays = [
+            case.array("filter", stream),
+            case.array("sides", pairs.as_words(np.concatenate(sides, axis=1))),
+            case.array("table", encoding.whole_tables),
+        ]
+        if len(encoding.tables) > 1:
+            arrays.append(case.array("group", encoding.channel_tables[order]))
+        unpack = packed.kernel(encoding.stored_bits)
+        matrix = {**_mapping(fields["pairs"]), "weights": "0", "outputs": chunk}
+        return replace(
+            plain,
+            calls=(replace(plain.calls[0], kernel=packed.DRIVER),),
+            struct=(
+                f"{packed.DRIVER}_t",
+                {
+                    "conv": {**fields, "pairs": matrix},
+                    "run": self.driver,
+                    "unpack": unpack.name,
+                    "indices": arrays[0].name,
+                    "sides": f"(const uint32_t *){arrays[1].name}",
+                    "tables": arrays[2].name,
+                    "channel_tables": arrays[3].name if len(arrays) > 3 else "0",
+                    "outputs": self.outputs,
+                    "chunk": chunk,
+                    "bits": encoding.stored_bits,
+                    "free_words": self._free_words(where),
+                },
+            ),
+            weights=tuple(arrays),
+            scratch_bytes=4 * self._free_words(where)
+            + -(-chunk // 2) * pairs.pair_bytes(where.window.depth, shift > 0),
+            assembly=(*plain.assembly, unpack),
+            helpers=(self.driver,),
         )
 
     def _row_gather(self, where: Shape) -> Kernel | None:
@@ -160,14 +235,17 @@ class Plan:
         return widen.shared(where.window, channels) if neighbours and self.filter_shape[1] == 3 else None
 
     def _words(self, window: Window, shift: int, planes: bool) -> npt.NDArray[np.int32]:
-        inputs = np.array(window.order())
         order = pairs.channel_order(self.outputs, planes)
-        linear = self.linear
-        weights = np.where(inputs >= 0, linear.weights[:, np.maximum(inputs, 0)], 0).astype(np.int8)
+        linear, weights = self.linear, self._rows(window)
         proved = self.proofs[shift].ordered(order) if shift else None
         return pairs.packed(
             weights[order], linear.bias[order], proved, linear.multipliers[order], linear.shifts[order]
         )
+
+    def _rows(self, window: Window) -> npt.NDArray[np.int8]:
+        """[outputs, depth] in the order of the block's inputs, 0 for those that are missing."""
+        inputs = np.array(window.order())
+        return np.where(inputs >= 0, self.linear.weights[:, np.maximum(inputs, 0)], 0).astype(np.int8)
 
     def _fields(self, where: Shape) -> dict[str, Value]:
         case, window = self.case, where.window
@@ -203,6 +281,11 @@ class Plan:
             "stride_h": case.number("stride_h"),
             "in_zero_point": case.x.zero_point,
         }
+
+
+def _mapping(value: Value) -> Mapping[str, Value]:
+    assert isinstance(value, Mapping)
+    return value
 
 
 def plan(case: Case) -> Plan | None:

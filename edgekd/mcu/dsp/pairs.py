@@ -56,7 +56,7 @@ def _begin(f: Function, planes: bool) -> None:
     if planes:
         f.add(f"strd r9, r8, [sp, #{_ENTRY}]", "lsr r5, r5, #2", "mul r5, r5, r8")
     else:
-        f.add(f"strd r9, r5, [sp, #{_ENTRY}]")
+        f.add(f"strd r9, r8, [sp, #{_ENTRY}]")
     f.add(f"strd r7, r5, [sp, #{_ZERO}]", "add r5, r5, r2", f"strd r2, r5, [sp, #{_Y}]")
 
 
@@ -100,7 +100,7 @@ def _twice_of(f: Function, first: int, m: int, doubled: str) -> None:
 
 
 def _store(f: Function, first: int, planes: bool) -> None:
-    """One channel of three pixels. r4: the number of outputs, or bytes of a plane; r5 moves on."""
+    """One channel of three pixels. r4: bytes from a pixel (or a plane) to the next; r5 moves on."""
     if planes:
         channel = 0 if first == 6 else 1
         f.add(*(f"strb r{first + i}, [r5, #{4 * i + channel}]" for i in range(3)))
@@ -145,12 +145,26 @@ def packed(
 
     bias: the zero point is folded in; shifts: right shifts >= 1.
     """
-    raw = bias[0::2] + 256 * bias[1::2]
-    columns = [np.stack([bias[0::2], raw], axis=1), ordered(weights)]
+    begin, end = sides(bias, proved, multipliers, shifts)
+    return as_words(np.concatenate([begin, ordered(weights).astype(np.int64), end], axis=1))
+
+
+def sides(bias: Ints, proved: Proved | None, multipliers: Ints, shifts: Ints) -> tuple[Ints, Ints]:
+    """What stands before and behind the weights of each pair of channels."""
+    begin = np.stack([bias[0::2], bias[0::2] + 256 * bias[1::2]], axis=1)
     if proved:
-        columns += [proved.multipliers.reshape(-1, 2), proved.constants.reshape(-1, 2)]
+        rounding = [proved.multipliers.reshape(-1, 2), proved.constants.reshape(-1, 2)]
     else:
         less = shifts - 1
-        columns += [multipliers.reshape(-1, 2), (less[0::2] + 256 * less[1::2])[:, None]]
-    words = np.concatenate([column.astype(np.int64) for column in columns], axis=1)
-    return (words & 0xFFFFFFFF).astype(np.uint32).view(np.int32).ravel()
+        rounding = [multipliers.reshape(-1, 2), (less[0::2] + 256 * less[1::2])[:, None]]
+    return begin, np.concatenate(rounding, axis=1)
+
+
+def pair_bytes(depth: int, proved: bool) -> int:
+    """Bytes of two channels in k_dsp_pairs_s8_t.weights."""
+    return 4 * (2 + depth // 2 + (4 if proved else 3))
+
+
+def as_words(values: Ints) -> npt.NDArray[np.int32]:
+    """The low 32 bits of each value, flat."""
+    return (values & 0xFFFFFFFF).astype(np.uint32).view(np.int32).ravel()

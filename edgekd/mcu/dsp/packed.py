@@ -1,0 +1,87 @@
+"""Convolutions whose weights are indices: the leaves of k_dsp_packed_s8, and how many channels at once.
+
+See k_dsp_packed_s8.h. A byte of indices is looked up in a table of 256 words that is made in scratch, so a
+weight costs about 1.4 instructions (0.7 with 2 bits), once an inference.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekd.mcu.dsp.assembly import Function, Kernel
+
+DRIVER = "k_dsp_packed_s8"
+TWINS = {4: "k_dsp_unpack4_s8", 2: "k_dsp_unpack2_s8"}
+TABLE_WORDS = 256
+REGATHER_SHARE = 0.03  # of a layer's instructions that may go into gathering its windows again
+
+Indices = npt.NDArray[np.int64]
+
+
+def index_bytes(indices: Indices, bits: int) -> npt.NDArray[np.uint8]:
+    """[outputs, depth] in the kernel's order of channels and inputs -> the stream of bytes."""
+    pair = indices[0::2] | indices[1::2] << bits
+    if bits == 4:
+        return pair.astype(np.uint8).ravel()
+    fours = pair.reshape(len(pair), -1, 4)
+    return (fours[..., :2] | fours[..., 2:] << 4).astype(np.uint8).ravel()
+
+
+def chunk_of(outputs: int, multiple: int, pair_bytes: int, room_bytes: int, most_chunks: int) -> int:
+    """Channels to unpack together: as many as fit `room_bytes`, and at most `most_chunks` chunks in all.
+
+    multiple: of channels, 2 or 4; pair_bytes: of two channels unpacked.
+    """
+    units = -(-outputs // multiple)
+    unit_bytes = pair_bytes * multiple // 2
+    fitting = max(1, min(units, room_bytes // unit_bytes))
+    chunks = min(-(-units // fitting), most_chunks)
+    return multiple * -(-units // chunks)
+
+
+def kernel(bits: int) -> Kernel:
+    """The leaf: eight inputs of two channels a turn."""
+    return _unpack4() if bits == 4 else _unpack2()
+
+
+def _unpack4() -> Kernel:
+    f = Function("k_dsp_unpack4")
+    f.add("push {r4-r11, lr}", "lsrs r3, r3, #1", "bcc 2f")
+    _load(f, "r0", [4, 5, 6, 7], 4)
+    _look_up(f, [4, 5, 6, 7])
+    f.add("orr r4, r4, r6, lsl #16", "orr r5, r5, r7, lsl #16", "stmia r2!, {r4, r5}", "cmp r3, #0", "beq 3f")
+    f.label(2)
+    _load(f, "r0", [4, 5, 6, 7, 8, 9, 10, 11], 8)
+    _look_up(f, [4, 5, 6, 7, 8, 9, 10, 11])
+    f.add("orr r4, r4, r6, lsl #16", "orr r5, r5, r7, lsl #16")
+    f.add("orr r6, r8, r10, lsl #16", "orr r7, r9, r11, lsl #16")
+    f.add("stmia r2!, {r4-r7}", "subs r3, r3, #1", "bne 2b")
+    f.label(3)
+    f.add("pop {r4-r11, pc}")
+    return Kernel(f.name, TWINS[4], f.text)
+
+
+def _unpack2() -> Kernel:
+    f = Function("k_dsp_unpack2")
+    f.add("push {r4-r7, lr}", "lsrs r3, r3, #1", "bcc 2f")
+    _load(f, "r0", [4, 5], 2)
+    _look_up(f, [4, 5])
+    f.add("stmia r2!, {r4, r5}", "cmp r3, #0", "beq 3f")
+    f.label(2)
+    _load(f, "r0", [4, 5, 6, 7], 4)
+    _look_up(f, [4, 5, 6, 7])
+    f.add("stmia r2!, {r4-r7}", "subs r3, r3, #1", "bne 2b")
+    f.label(3)
+    f.add("pop {r4-r7, pc}")
+    return Kernel(f.name, TWINS[2], f.text)
+
+
+def _load(f: Function, source: str, registers: list[int], step: int) -> None:
+    """Bytes behind each other; the first comes last and moves the pointer on."""
+    f.add(*(f"ldrb.w r{r}, [{source}, #{i}]" for i, r in enumerate(registers) if i))
+    f.add(f"ldrb.w r{registers[0]}, [{source}], #{step}")
+
+
+def _look_up(f: Function, registers: list[int]) -> None:
+    f.add(*(f"ldr.w r{r}, [r1, r{r}, lsl #2]" for r in registers))
