@@ -156,16 +156,22 @@ def sample_graphs() -> Iterator[Any]:
     import numpy as np
 
     from benchmarks.soaks.places import MODELS
+    from edgekd.qgraph.codebook import share_weights
     from edgekd.qgraph.tflite_reader import read_tflite
-    from tests.graphs import random_graph, small_net
+    from tests.graphs import Builder, random_graph, small_net
     from tests.random_graphs import wide_graph
 
     for path in sorted(MODELS.glob("*.tflite")):
-        yield read_tflite(path.read_bytes(), path.stem)
+        graph = read_tflite(path.read_bytes(), path.stem)
+        yield graph
+        yield share_weights(graph)
     for seed in range(60):
         yield wide_graph(np.random.default_rng([5, seed]))
         yield random_graph(np.random.default_rng([6, seed]), 6)
         yield small_net(np.random.default_rng(seed))
+    for entries in (4, 16):
+        wide = Builder(np.random.default_rng(7))
+        yield share_weights(wide.graph(wide.conv(wide.input((1, 6, 6, 32)), 32)), entries)
 
 
 def structs(compiler: Compiler, folder: Path) -> dict[str, list[int]]:
