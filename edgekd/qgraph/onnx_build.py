@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgekd.errors import UnsupportedOpError
 from edgekd.qgraph.ir import Attr, Op, Tensor
+from edgekd.qgraph.onnx_encoding import StoredEncoding, read_entries
 from edgekd.qgraph.onnx_model import Node, OnnxModel, Shape
 
 Array = npt.NDArray[Any]
@@ -47,12 +48,16 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A DequantizeLinear of a constant: integers (uint8 shifted to int8), one scale or one a channel."""
+    """A DequantizeLinear of a constant: integers (uint8 shifted to int8), one scale or one a channel.
+
+    stored: how the model's metadata say that the integers are stored on a device.
+    """
 
     data: Array
     scale: npt.NDArray[np.float32]
     zero_point: int
     axis: int
+    stored: StoredEncoding | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +96,7 @@ class Builder:
 
     def __init__(self, model: OnnxModel) -> None:
         self.model = model
+        self.encodings = read_entries(model.metadata, model.name)
         self.tensors: list[Tensor] = []
         self.ops: list[Op] = []
         self.values: dict[str, Value] = {}
@@ -113,12 +119,15 @@ class Builder:
         scale: npt.NDArray[np.float32] | None = None,
         axis: int = 0,
         zero_point: int = 0,
+        stored: StoredEncoding | None = None,
     ) -> int:
+        """stored: of the weights of a layer, whose output channels are on `axis`."""
         data = np.ascontiguousarray(data)
         empty = np.zeros(0, np.float32)
         held = empty if scale is None else scale.astype(np.float32)
+        encoding = None if stored is None else stored.of(data.shape[axis], axis)
         return self.tensor(
-            Tensor(plain_name(name), data.shape, str(data.dtype), held, zero_point, axis, data)
+            Tensor(plain_name(name), data.shape, str(data.dtype), held, zero_point, axis, data, encoding)
         )
 
     def op(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class OnnxModel:
     outputs: tuple[str, ...]
     dtypes: dict[str, str]
     consumers: dict[str, int]
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def describe(self, node: Node) -> str:
         """How a person finds `node`: file, layer, operator, shapes."""
@@ -106,7 +108,8 @@ def parse(data: bytes, name: str) -> OnnxModel:
     inputs = tuple(v.name for v in model.graph.input if v.name not in constants)
     outputs = tuple(v.name for v in model.graph.output)
     kept = tuple(node for node in nodes if node.kind != "Constant")
-    return OnnxModel(name, kept, constants, shapes, inputs, outputs, dtypes, consumers)
+    metadata = {item.key: item.value for item in model.metadata_props}
+    return OnnxModel(name, kept, constants, shapes, inputs, outputs, dtypes, consumers, metadata)
 
 
 def _node(node: Any) -> Node:

@@ -130,9 +130,10 @@ def conv(builder: Builder, node: Node) -> Pending:
     scale = np.broadcast_to(weights.scale, (outputs,)).astype(np.float32)
     if depthwise:
         attrs["depth_multiplier"] = outputs // channels
-        filters = builder.constant(node.inputs[1], weights.data.transpose(1, 2, 3, 0), scale, axis=3)
+        data, axis = weights.data.transpose(1, 2, 3, 0), 3
     else:
-        filters = builder.constant(node.inputs[1], weights.data.transpose(0, 2, 3, 1), scale, axis=0)
+        data, axis = weights.data.transpose(0, 2, 3, 1), 0
+    filters = builder.constant(node.inputs[1], data, scale, axis=axis, stored=weights.stored)
     bias = _bias(builder, node, 2, value.quantized.scale * scale, outputs)
     kind = "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"
     return Pending(node, kind, (index, filters, bias), _output(builder, node), attrs)
@@ -153,7 +154,7 @@ def dense(builder: Builder, node: Node) -> Pending:
     if value.order is not None:
         channels, height, width = value.order
         matrix = matrix.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(len(matrix), -1)
-    filters = builder.constant(node.inputs[1], matrix, weights.scale)
+    filters = builder.constant(node.inputs[1], matrix, weights.scale, stored=weights.stored)
     scale = (value.quantized.scale * weights.scale).astype(np.float32)
     bias = _bias(builder, node, 2, scale, len(matrix))
     return Pending(

@@ -47,8 +47,20 @@ def read_onnx(data: bytes, name: str) -> QGraph:
             f"{name} holds a layer whose parts do not fit ({detail}); export it again"
         ) from None
     graph = _without_unused(QGraph(name, tuple(builder.tensors), tuple(builder.ops), inputs, outputs))
+    _check_encodings(builder, graph)
     validate(graph)
     return graph
+
+
+def _check_encodings(builder: Builder, graph: QGraph) -> None:
+    """Every entry of the metadata belongs to the weights of some layer."""
+    held = {id(t.encoding.tables) for t in graph.tensors if t.encoding is not None}
+    for weights, stored in builder.encodings.items():
+        if id(stored.tables) not in held:
+            raise ArtifactError(
+                f"{builder.model.name}, metadata of initializer {weights!r}: no layer has it as its weights; "
+                "write the model again"
+            )
 
 
 def _input(builder: Builder, model: OnnxModel, name: str) -> int:
@@ -202,7 +214,9 @@ def _constant(builder: Builder, node: Node) -> Constant:
         raise builder.error(
             node, f"its integers are {data.dtype}; only int8 weights and int32 biases are supported"
         )
-    return Constant(data, scale.reshape(-1).astype(np.float32), offset, int(node.attrs.get("axis", 1)))
+    stored = builder.encodings.get(node.inputs[0])
+    axis = int(node.attrs.get("axis", 1))
+    return Constant(data, scale.reshape(-1).astype(np.float32), offset, axis, stored)
 
 
 def _without_unused(graph: QGraph) -> QGraph:
