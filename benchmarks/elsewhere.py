@@ -2,7 +2,7 @@
 
     python benchmarks/elsewhere.py digits --image DIR --out benchmarks/results/elsewhere.json
 
-DIR: where the image is, or is built (as root, by mmdebstrap: Debian trixie with its own Python, and pip's torch
+DIR: where the image is, or is built (as root, by mmdebstrap: Debian trixie with its own Python, and torch
 in a virtual environment; some 6 GB). Into it go the repository, the data set and the knowledge: no
 teacher, no store. Both students are trained with the recipe's [student] and [distill]; written are their
 accuracy, whether their bytes are equal, and how far their weights lie apart.
