@@ -1,8 +1,8 @@
 """Random graphs that reach every operator, attribute and kernel variant, and what each graph reached.
 
 `wide_graph` is a random net of 3 to 15 ops with odd channels, uneven strides and filters, both paddings,
-dilations, shared tensors, broadcasts and constant operands; `reached` names its features, so that a
-soak can count how often each was hit.
+dilations, shared tensors, broadcasts, constant operands, and what each pass over the graph looks for;
+`reached` names its features, so that a soak can count how often each was hit.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
+from edgekd.mcu.codegen import GeneratedModel
 from edgekd.qgraph.ir import Op, QGraph
 from tests.graphs import Builder, Rng
 
@@ -167,6 +169,87 @@ def _softmax(b: Builder, x: int) -> int:
     return b.softmax(x, float(b.rng.choice([1.0, 0.5, 2.0])))
 
 
+# ---- what the passes look for (each also where it must not be changed) ----
+
+
+def _padded(b: Builder, x: int) -> int:
+    """PAD in front of a window that could pad for itself; of a pool too."""
+    x = b.pad(x, [[0, 0], *b.rng.integers(0, 3, (2, 2)).tolist(), [0, 0]])
+    options = {
+        "stride": (1 + int(_flip(b)), 1 + int(_flip(b))),
+        "padding": "SAME" if _flip(b, 0.3) else "VALID",
+    }
+    h, w = b.shape(x)[1:3]
+    kernel = (min(3, h), min(3, w))
+    form = int(b.rng.integers(0, 3))
+    if form == 0:
+        return b.conv(x, 2 * int(b.rng.integers(1, 5)), kernel, **options)
+    if form == 1:
+        return b.depthwise(x, kernel, activation="RELU", **options)
+    return b.pool(x, "MAX_POOL_2D", kernel, **options)
+
+
+def _chain(b: Builder, x: int) -> int:
+    """Functions of one byte in a row."""
+    for _ in range(int(b.rng.integers(2, 4))):
+        form = int(b.rng.integers(0, 4))
+        x = _unary(b, x) if form < 2 else _quantize(b, x) if form == 2 else _scalar(b, x)
+    return x
+
+
+def _scalar(b: Builder, x: int) -> int:
+    """A sum or product with one number, or with itself."""
+    kind, activation = str(b.rng.choice(["ADD", "SUB", "MUL"])), str(b.rng.choice(ACTIVATIONS))
+    other = x if _flip(b, 0.3) else _operand(b, (1,) * int(b.rng.integers(0, 3)))
+    return b.binary(kind, *((other, x) if _flip(b, 0.3) else (x, other)), activation=activation)
+
+
+def _twice(b: Builder, x: int) -> int:
+    """One op twice, with weights of its own each time, then both together."""
+    y = _pointwise(b, x) if _flip(b) else _pool(b, x)
+    op = b.ops[-1]
+    copies = tuple(b.add(b.tensors[i]) if i != -1 and b.tensors[i].is_constant else i for i in op.inputs)
+    z = b.op(op.kind, copies, b.add(b.tensors[y]), **op.attrs)
+    return b.concatenate([y, z], 3) if _flip(b) else b.binary("ADD", y, z)
+
+
+def _stacked(b: Builder, x: int) -> int:
+    """Blocks one after the other in memory: convolutions of four channels, joined by rows."""
+    parts = [b.conv(x, 4, (1, 1))]
+    shape, like = b.shape(parts[0]), b.tensors[parts[0]]
+    for _ in range(int(b.rng.integers(1, 3))):
+        weights = b.ops[-1].inputs[1:] if _flip(b, 0.3) else None
+        part = b.conv(x, 4, (1, 1), activation=str(b.rng.choice(ACTIVATIONS)))
+        b.tensors[part] = replace(like, name=b.tensors[part].name, shape=shape)
+        if weights is not None:
+            b.ops[-1] = replace(b.ops[-1], inputs=(x, *weights))
+        parts.append(part)
+    return b.concatenate(parts, 1)
+
+
+def _shifted(b: Builder, x: int) -> int:
+    """QUANTIZE that moves the zero point alone, then perhaps a reader that subtracts it."""
+    tensor = b.tensors[x]
+    zero_point = int(np.clip(tensor.zero_point + b.rng.integers(-40, 41) * _flip(b, 0.7), -128, 127))
+    x = b.quantize(x, scale=float(tensor.scale[0]), zero_point=zero_point)
+    return b.conv(x, 4, (1, 1)) if _flip(b) else x
+
+
+def _activated(b: Builder, x: int) -> int:
+    """A clamp of its own behind an op that could clamp."""
+    x = _conv(b, x) if _flip(b) else _binary(b, x)
+    scale = float(b.tensors[x].scale[0])
+    if _flip(b, 0.4):
+        return b.unary("RELU6", x)
+    return b.op("RELU", (x,), b.activation(b.shape(x), scale, b.tensors[x].zero_point))
+
+
+def _constants(b: Builder, x: int) -> int:
+    """An operand that ops make of constants."""
+    other = _unary(b, _operand(b, (1, 1, 1, b.shape(x)[3])))
+    return b.binary(str(b.rng.choice(["ADD", "SUB", "MUL"])), x, b.quantize(other) if _flip(b) else other)
+
+
 def _head(b: Builder, x: int) -> int:
     if _flip(b, 0.3):
         x = b.mean(x, keep_dims=_flip(b, 0.3))
@@ -192,10 +275,30 @@ STEPS: tuple[Callable[[Builder, int], int], ...] = (
     _reshape,
     _quantize,
     _softmax,
+    _padded,
+    _padded,
+    _chain,
+    _twice,
+    _stacked,
+    _shifted,
+    _activated,
+    _constants,
 )
 
 
 # ---- what a graph reached ----
+
+PASSES = {
+    "dead ops": "unused op",
+    "constant ops": "of constants alone",
+    "repeated ops": "that repeat another: merged",
+    "equal constants": "stored once",
+    "padding": "folded into the windows",
+    "activations": "part of the op in front",
+    "requantizations": " removed: ",
+    "tables": "of one byte: ",
+    "channels": "channels are constant",
+}
 
 
 def reached(graph: QGraph, model_c: str) -> Counter[str]:
@@ -216,6 +319,15 @@ def dsp_kernels(model_c: str) -> Counter[str]:
     return Counter(
         f"kernel {name}" for name in re.findall(r"^    (k_dsp_\w+?)(?:_s\d+)?\(", model_c, re.MULTILINE)
     )
+
+
+def passed(model: GeneratedModel) -> Counter[str]:
+    """Which passes changed the graph, by what their reports say, and whether a join cost no copy."""
+    found = Counter(f"pass {kind}" for kind, text in PASSES.items() if any(text in x for x in model.passes))
+    joins = {i for i, op in enumerate(model.graph.ops) if op.kind == "CONCATENATION"}
+    copies = model.files["model.c"].count("    k_copy_rows_8(")
+    found["pass concatenation in place"] += copies < sum(len(model.graph.ops[i].inputs) for i in joins)
+    return found
 
 
 def _features(graph: QGraph, op: Op) -> set[str]:

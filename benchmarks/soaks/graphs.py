@@ -23,7 +23,7 @@ from edgekd.qgraph.reference import run
 from tests.graphs import inputs_for
 from tests.mcu.generated import merge, pack, unpack, write
 from tests.qgraph.interpreters import run_tflite_micro
-from tests.random_graphs import dsp_kernels, reached, wide_graph
+from tests.random_graphs import dsp_kernels, passed, reached, wide_graph
 
 SAMPLES = 8
 BATCH = 10
@@ -42,8 +42,10 @@ def graphs(seed: int, count: int) -> dict[str, Any]:
             batch = [_graph(seed, index) for index in range(first, min(first + BATCH, count))]
             ops += sum(len(graph.ops) for graph in batch)
             for graph in batch:
-                hits.update(reached(graph, generate(graph).files["model.c"]))
+                model = generate(graph)
+                hits.update(reached(graph, model.files["model.c"]))
                 hits.update(dsp_kernels(generate(graph, "dsp").files["model.c"]))
+                hits.update(passed(model))
             differing += _differences(batch, seed, first, compiler, Path(name) / str(first))
             print(f"graphs {first + len(batch)}/{count}", file=sys.stderr, flush=True)
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekd.errors import UnsupportedOpError
 from edgekd.mcu.codegen_case import Address, Call, Case, Emission
@@ -131,6 +131,7 @@ def generate(graph: QGraph, family: str = "portable", options: Options | None = 
     }
     kernels = {kernel.name: kernel for e in emissions.values() for kernel in e.assembly}
     where = plan(graph, {index: e.scratch_bytes for index, e in emissions.items()})
+    emissions = _without_idle_copies(emissions, where)
     layers = _layers(graph, emissions)
     files = {
         "model.c": _source(graph, emissions, layers, where, library),
@@ -150,6 +151,24 @@ def _runs(graph: QGraph, index: int) -> bool:
     """A RESHAPE of an activation is an alias; everything else is a layer."""
     op = graph.ops[index]
     return op.kind != "RESHAPE" or graph.tensors[op.inputs[0]].is_constant
+
+
+def _without_idle_copies(emissions: dict[int, Emission], where: Plan) -> dict[int, Emission]:
+    """Without copies of bytes onto themselves: a CONCATENATION's operands that lie in its output already."""
+    kept = {}
+    for index, emission in emissions.items():
+        calls = tuple(call for call in emission.calls if not _is_idle(call, where))
+        if calls or not emission.calls:
+            kept[index] = replace(emission, calls=calls)
+    return kept
+
+
+def _is_idle(call: Call, where: Plan) -> bool:
+    if call.kernel != "k_copy_rows_8":
+        return False
+    ends = [a for a in call.arguments if isinstance(a, Address)]
+    places = {where.offsets[a.tensor] + a.offset for a in ends if a.tensor in where.offsets}
+    return all(a.tensor in where.offsets for a in ends) and len(places) == 1
 
 
 def _check_edges(graph: QGraph) -> None:

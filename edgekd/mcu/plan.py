@@ -1,8 +1,9 @@
 """The offline memory plan: where each activation lies in the arena, decided before any code is written.
 
-Liveness gives each buffer an interval of steps; buffers that may share bytes on purpose (RESHAPE, and
-element-wise ops over an operand that dies there) are merged; the merged buffers are placed in several
-orders at the best gap, and the smallest arena wins. A pure function: same graph, same plan.
+Liveness gives each buffer an interval of steps; buffers that may share bytes on purpose (RESHAPE,
+element-wise ops over an operand that dies there, a CONCATENATION whose operands can be written right where
+they belong) are merged; the merged buffers are placed in several orders at the best gap, and the smallest
+arena wins. A pure function: same graph, same plan.
 
 Step i is op i; inputs live from step -1 (the caller fills them), outputs to step len(ops) (the caller
 reads them). So an input's bytes may be used again after its last reader, and an output's are whole
@@ -58,19 +59,64 @@ class Plan:
         return self.arena_bytes - self.lower_bound_bytes
 
 
+@dataclass(frozen=True)
+class _Home:
+    """Where a tensor lies: in the buffer of tensor `owner`, `shift_bytes` behind its start."""
+
+    owner: int
+    shift_bytes: int
+
+
 def plan(graph: QGraph, scratch_bytes: Mapping[int, int] | None = None) -> Plan:
-    """Place every activation of `graph`, and `scratch_bytes` (op index -> bytes) for the op's step alone."""
-    owner = _merge(graph)
-    buffers = _buffers(graph, owner)
+    """Place every activation of `graph`, and `scratch_bytes` (op index -> bytes) for the op's step alone.
+
+    Operands of a CONCATENATION are placed inside its output where that takes no more memory.
+    """
+    scratch = scratch_bytes or {}
+    joined = frozenset[int]()
+    possible = [step for step, op in enumerate(graph.ops) if operand_starts(graph, op)]
+    if possible:
+        least = _plan(graph, scratch, joined, 0).arena_bytes
+        every = frozenset(possible)
+        for trial in (every, *(frozenset({step}) for step in possible)):
+            if joined < every and _plan(graph, scratch, joined | trial, 0).arena_bytes <= least:
+                joined |= trial
+    return _plan(graph, scratch, joined, SEARCH_ROUNDS)
+
+
+def operand_starts(graph: QGraph, op: Op) -> list[tuple[int, int]]:
+    """(input, bytes from the output's start) of each operand that is one block of a CONCATENATION's output.
+
+    Empty for other ops, and where the joined axis is not the outermost one that counts. Kernels may read
+    and write words: a block that begins elsewhere is left out.
+    """
+    if op.kind != "CONCATENATION":
+        return []
+    shape, axis = graph.tensors[op.outputs[0]].shape, op.attrs["axis"]
+    assert isinstance(axis, int)
+    if any(extent > 1 for extent in shape[: axis % len(shape)]):
+        return []
+    starts, start = [], 0
+    for index in op.inputs:
+        if start % ALIGNMENT_BYTES == 0:
+            starts.append((index, start))
+        start += graph.tensors[index].nbytes
+    return starts
+
+
+def _plan(graph: QGraph, scratch_bytes: Mapping[int, int], joined: frozenset[int], rounds: int) -> Plan:
+    """joined: the CONCATENATIONs (steps) whose operands lie inside; rounds: of the search for a placement."""
+    homes = _merge(graph, joined)
+    buffers = _buffers(graph, homes)
     keys: list[tuple[str, int]] = [("tensor", index) for index in buffers]
     blocks = list(buffers.values())
-    for step, size_bytes in sorted((scratch_bytes or {}).items()):
+    for step, size_bytes in sorted(scratch_bytes.items()):
         if size_bytes > 0:
             keys.append(("scratch", step))
             blocks.append(Buffer(_aligned(size_bytes), step, step))
     bound = lower_bound(blocks)
-    placed = dict(zip(keys, place(blocks, bound), strict=True))
-    offsets = {index: placed["tensor", owner[index]] for index in sorted(owner)}
+    placed = dict(zip(keys, place(blocks, bound, rounds), strict=True))
+    offsets = {i: placed["tensor", homes[i].owner] + homes[i].shift_bytes for i in sorted(homes)}
     scratch = {index: offset for (kind, index), offset in placed.items() if kind == "scratch"}
     ends = [placed[key] + block.size_bytes for key, block in zip(keys, blocks, strict=True)]
     return Plan(offsets, scratch, max(ends, default=0), bound)
@@ -83,15 +129,15 @@ def lower_bound(blocks: Sequence[Buffer]) -> int:
 
 def room_bytes(graph: QGraph) -> list[int]:
     """For each op: bytes of activations alive at the fullest step that are not alive at its own."""
-    blocks = list(_buffers(graph, _merge(graph)).values())
+    blocks = list(_buffers(graph, _merge(graph, frozenset())).values())
     alive = [sum(b.size_bytes for b in blocks if b.first <= step <= b.last) for step in range(len(graph.ops))]
     return [max(alive) - held for held in alive]
 
 
-def place(blocks: Sequence[Buffer], bound: int) -> list[int]:
+def place(blocks: Sequence[Buffer], bound: int, rounds: int = SEARCH_ROUNDS) -> list[int]:
     """An offset for each block so that no two that meet overlap; stops early at `bound`.
 
-    Tries some orders known to work well, then a seeded local search over the best of them.
+    Tries some orders known to work well, then `rounds` of a seeded local search over the best of them.
     """
     best_order, best, best_bytes = list(range(len(blocks))), list[int](), -1
     for order in _orders(blocks):
@@ -102,7 +148,7 @@ def place(blocks: Sequence[Buffer], bound: int) -> list[int]:
             return best
     generator = random.Random(0)
     current = best_order
-    for _ in range(SEARCH_ROUNDS):
+    for _ in range(rounds):
         order = list(current)
         order.insert(generator.randrange(len(order)), order.pop(generator.randrange(len(order))))
         offsets, total = _place_in_order(blocks, order)
@@ -156,19 +202,44 @@ def _best_gap(taken: Sequence[tuple[int, int]], size_bytes: int) -> int:
     return end if best < 0 else best
 
 
-def _merge(graph: QGraph) -> dict[int, int]:
-    """Activation -> the tensor whose buffer it uses (itself, or the one that it overwrites or aliases)."""
+def _merge(graph: QGraph, joined: frozenset[int]) -> dict[int, _Home]:
+    """Activation -> where it lies: alone, or where one lies that it overwrites, aliases or is part of."""
     activations = {*graph.inputs, *(i for op in graph.ops for i in op.outputs)}
-    owner = {i: i for i in activations if not graph.tensors[i].is_constant}
+    homes = {i: _Home(i, 0) for i in activations if not graph.tensors[i].is_constant}
     last = _last_use(graph)
     for step, op in enumerate(graph.ops):
+        if step in joined:
+            _join(graph, op, homes)
         for source in _may_overwrite(graph, op):
-            family = [i for i in owner if owner[i] == owner.get(source)]
+            family = [] if source not in homes else _family(homes, source)
             # Every tensor that already shares the bytes must be dead behind this step.
             if family and (op.kind == "RESHAPE" or all(last[i] <= step for i in family)):
-                owner[op.outputs[0]] = owner[source]
+                homes[op.outputs[0]] = homes[source]
                 break
-    return owner
+    return homes
+
+
+def _family(homes: Mapping[int, _Home], tensor: int) -> list[int]:
+    return [i for i in homes if homes[i].owner == homes[tensor].owner]
+
+
+def _join(graph: QGraph, op: Op, homes: dict[int, _Home]) -> None:
+    """Move the operands of a CONCATENATION into its output's buffer, each with all that shares its bytes.
+
+    Only where those lie within the operand's own bytes: then what is alive behind this step has the very
+    bytes that the output has there.
+    """
+    output = op.outputs[0]
+    for source, start in operand_starts(graph, op):
+        if source not in homes or homes[source].owner == output:
+            continue
+        begin = homes[source].shift_bytes
+        end = begin + graph.tensors[source].nbytes
+        family = _family(homes, source)
+        ranges = [(homes[i].shift_bytes, homes[i].shift_bytes + graph.tensors[i].nbytes) for i in family]
+        if all(begin <= first and stop <= end for first, stop in ranges):
+            for i in family:
+                homes[i] = _Home(output, start + homes[i].shift_bytes - begin)
 
 
 def _may_overwrite(graph: QGraph, op: Op) -> list[int]:
@@ -192,18 +263,18 @@ def _last_use(graph: QGraph) -> dict[int, int]:
     return last
 
 
-def _buffers(graph: QGraph, owner: Mapping[int, int]) -> dict[int, Buffer]:
-    """One buffer an owner: the union of its family's lives, the largest of its sizes."""
+def _buffers(graph: QGraph, homes: Mapping[int, _Home]) -> dict[int, Buffer]:
+    """One buffer an owner: the union of its family's lives, as long as the furthest end."""
     last = _last_use(graph)
     first = dict.fromkeys(graph.inputs, -1)
     for step, op in enumerate(graph.ops):
         first.update(dict.fromkeys(op.outputs, step))
     families: dict[int, list[int]] = {}
-    for index in sorted(owner):
-        families.setdefault(owner[index], []).append(index)
+    for index in sorted(homes):
+        families.setdefault(homes[index].owner, []).append(index)
     return {
         key: Buffer(
-            _aligned(max(graph.tensors[i].nbytes for i in family)),
+            _aligned(max(homes[i].shift_bytes + graph.tensors[i].nbytes for i in family)),
             min(first[i] for i in family),
             max(last[i] for i in family),
         )
