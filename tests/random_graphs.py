@@ -174,19 +174,15 @@ def _softmax(b: Builder, x: int) -> int:
 
 def _padded(b: Builder, x: int) -> int:
     """PAD in front of a window that could pad for itself; of a pool too."""
-    x = b.pad(x, [[0, 0], *b.rng.integers(0, 3, (2, 2)).tolist(), [0, 0]])
-    options = {
-        "stride": (1 + int(_flip(b)), 1 + int(_flip(b))),
-        "padding": "SAME" if _flip(b, 0.3) else "VALID",
-    }
+    x = b.pad(x, [[0, 0], *b.rng.choice([0, 1, 1, 2], (2, 2)).tolist(), [0, 0]])
     h, w = b.shape(x)[1:3]
-    kernel = (min(3, h), min(3, w))
+    window = _window(b, x, 3) | {"kernel": (min(3, h), min(3, w))}
     form = int(b.rng.integers(0, 3))
     if form == 0:
-        return b.conv(x, 2 * int(b.rng.integers(1, 5)), kernel, **options)
+        return b.conv(x, 2 * int(b.rng.integers(1, 5)), **_dilated(b, x, window))
     if form == 1:
-        return b.depthwise(x, kernel, activation="RELU", **options)
-    return b.pool(x, "MAX_POOL_2D", kernel, **options)
+        return b.depthwise(x, **_dilated(b, x, window))
+    return b.pool(x, "MAX_POOL_2D", **window)
 
 
 def _chain(b: Builder, x: int) -> int:
@@ -210,7 +206,9 @@ def _twice(b: Builder, x: int) -> int:
     op = b.ops[-1]
     copies = tuple(b.add(b.tensors[i]) if i != -1 and b.tensors[i].is_constant else i for i in op.inputs)
     z = b.op(op.kind, copies, b.add(b.tensors[y]), **op.attrs)
-    return b.concatenate([y, z], 3) if _flip(b) else b.binary("ADD", y, z)
+    if _flip(b, 0.4):
+        return b.concatenate([y, z], int(b.rng.choice([3, -1])))
+    return b.binary(str(b.rng.choice(["ADD", "SUB", "MUL"])), y, z, activation=str(b.rng.choice(ACTIVATIONS)))
 
 
 def _stacked(b: Builder, x: int) -> int:
@@ -244,6 +242,24 @@ def _activated(b: Builder, x: int) -> int:
     return b.op("RELU", (x,), b.activation(b.shape(x), scale, b.tensors[x].zero_point))
 
 
+def _still(b: Builder, x: int) -> int:
+    """Channels that no input can change, then a reader."""
+    x = b.conv(x, 8, (1, 1), activation=str(b.rng.choice(ACTIVATIONS)))
+    bias = b.tensors[b.ops[-1].inputs[2]]
+    far = b.rng.choice([0, -40_000_000, 40_000_000], bias.shape)
+    b.tensors[b.ops[-1].inputs[2]] = replace(bias, data=(np.asarray(bias.data) + far).astype(np.int32))
+    return b.conv(x, 6, (1, 1)) if _flip(b) else b.depthwise(x)
+
+
+def _summed(b: Builder, x: int) -> int:
+    """Sums of whole words, and now and then the mean of all pixels: what the DSP family runs."""
+    shape = (1, *b.shape(x)[1:3], 4)
+    parts = [b.conv(x, 4, (1, 1)) for _ in range(2)]
+    scale = max(float(b.tensors[part].scale[0]) for part in parts)
+    x = b.op(str(b.rng.choice(["ADD", "SUB"])), tuple(parts), b.activation(shape, scale), activation="NONE")
+    return b.pool(x, "AVERAGE_POOL_2D", shape[1:3]) if _flip(b, 0.3) else x
+
+
 def _constants(b: Builder, x: int) -> int:
     """An operand that ops make of constants."""
     other = _unary(b, _operand(b, (1, 1, 1, b.shape(x)[3])))
@@ -259,7 +275,7 @@ def _head(b: Builder, x: int) -> int:
     return b.softmax(y) if _flip(b) else y
 
 
-STEPS: tuple[Callable[[Builder, int], int], ...] = (
+BASIC: tuple[Callable[[Builder, int], int], ...] = (
     _conv,
     _conv,
     _pointwise,
@@ -275,15 +291,22 @@ STEPS: tuple[Callable[[Builder, int], int], ...] = (
     _reshape,
     _quantize,
     _softmax,
+)
+FOR_PASSES: tuple[Callable[[Builder, int], int], ...] = (
     _padded,
     _padded,
     _chain,
+    _twice,
     _twice,
     _stacked,
     _shifted,
     _activated,
     _constants,
+    _still,
+    _summed,
+    _summed,
 )
+STEPS = (*BASIC, *BASIC, *FOR_PASSES)
 
 
 # ---- what a graph reached ----

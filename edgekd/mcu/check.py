@@ -39,9 +39,9 @@ def check(graph: QGraph, targets: Sequence[Target], kind: str) -> dict[str, Any]
     """What `graph` needs on each of `targets` (those of kind mcu) when compiled by `kind`.
 
     Returns {"model", "compiler", "ops": [{op, count, macs, supported}], "unsupported": [{op, layer,
-    inputs, outputs}], "obstacles": [sentence], "peak": {layer, bytes}, "targets": [{target, core, family,
-    fits, flash_need, flash_have, ram_need, ram_have, stack_bound, parts, latency_us, advice}]}; bytes.
-    What cannot be told is null.
+    inputs, outputs}], "obstacles": [sentence], "passes": [sentence], "peak": {layer, bytes}, "targets":
+    [{target, core, family, fits, flash_need, flash_have, ram_need, ram_have, stack_bound, parts,
+    latency_us, advice}]}; bytes. passes: what the passes over the graph saved. What cannot be told is null.
     """
     ops = survey_graph(graph)
     try:
@@ -55,6 +55,7 @@ def check(graph: QGraph, targets: Sequence[Target], kind: str) -> dict[str, Any]
     for layer in next(iter(generated.values()), generate(stripped)).layers:
         macs[layer.op] += layer.macs
     answer["ops"] = [row | {"macs": macs[row["op"]]} for row in answer["ops"]]
+    answer["passes"] = list(dict.fromkeys(line for model in generated.values() for line in model.passes))
     answer["peak"] = peak_layer(stripped)
     answer["targets"] = [
         _row(target, generated[family_of(target.core.cpu)], kind, answer["peak"])
@@ -101,6 +102,7 @@ def _answer(
             if not op.is_supported
         ],
         "obstacles": obstacles,
+        "passes": [],
         "peak": None,
         "targets": [_unknown(target) for target in targets if target.core is not None],
     }

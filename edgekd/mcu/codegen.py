@@ -26,6 +26,7 @@ from edgekd.mcu.options import Options
 from edgekd.mcu.plan import Plan, plan
 from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.passes import optimize
+from edgekd.qgraph.passes.rewrite import plural
 from edgekd.qgraph.validate import validate
 from edgekd.resources import resource_dir
 
@@ -131,17 +132,21 @@ def generate(graph: QGraph, family: str = "portable", options: Options | None = 
     }
     kernels = {kernel.name: kernel for e in emissions.values() for kernel in e.assembly}
     where = plan(graph, {index: e.scratch_bytes for index, e in emissions.items()})
-    emissions = _without_idle_copies(emissions, where)
+    emissions, in_place = _without_idle_copies(emissions, where)
+    if in_place:
+        passes += (f"{plural(in_place, 'operand')} of concatenations: written in place, not copied",)
     layers = _layers(graph, emissions)
+    arrays = [array for emission in emissions.values() for array in emission.weights]
+    arrays += _constants(graph, emissions)
+    arrays, same = (arrays, {}) if library.is_updatable else _once(arrays)
+    source = _source(graph, emissions, layers, where, library)
     files = {
-        "model.c": _source(graph, emissions, layers, where, library),
+        "model.c": re.sub(rf"{WEIGHTS}\w+", lambda name: same.get(name[0], name[0]), source),
         "layers.json": json.dumps([vars(layer) for layer in layers], indent=1) + "\n",
         **_kernel_files(_stems(emissions) | {kernel.twin for kernel in kernels.values()} | {"k_weights"}),
     }
     if kernels:
         files |= {"model_dsp.h": assembly.header(kernels), "model_dsp.S": assembly.source(kernels)}
-    arrays = [array for emission in emissions.values() for array in emission.weights]
-    arrays += _constants(graph, emissions)
     arena_bytes = max(where.arena_bytes, 1)
     files, weights = completed(given, files, arrays, layers, arena_bytes, library)
     return GeneratedModel(files, arena_bytes, tuple(layers), where, graph, passes, weights, library)
@@ -153,14 +158,16 @@ def _runs(graph: QGraph, index: int) -> bool:
     return op.kind != "RESHAPE" or graph.tensors[op.inputs[0]].is_constant
 
 
-def _without_idle_copies(emissions: dict[int, Emission], where: Plan) -> dict[int, Emission]:
-    """Without copies of bytes onto themselves: a CONCATENATION's operands that lie in its output already."""
-    kept = {}
+def _without_idle_copies(emissions: dict[int, Emission], where: Plan) -> tuple[dict[int, Emission], int]:
+    """Without copies of bytes onto themselves, and how many those were: operands of a CONCATENATION that
+    lie in its output already."""
+    kept, idle = {}, 0
     for index, emission in emissions.items():
         calls = tuple(call for call in emission.calls if not _is_idle(call, where))
+        idle += len(emission.calls) - len(calls)
         if calls or not emission.calls:
             kept[index] = replace(emission, calls=calls)
-    return kept
+    return kept, idle
 
 
 def _is_idle(call: Call, where: Plan) -> bool:
@@ -207,6 +214,17 @@ def _constants(graph: QGraph, emissions: dict[int, Emission]) -> list[Array]:
                 if data is not None:
                     used[argument.tensor] = Array(_constant_name(argument.tensor), data)
     return list(used.values())
+
+
+def _once(arrays: Sequence[Array]) -> tuple[list[Array], dict[str, str]]:
+    """The arrays without those that equal an earlier one, and their names -> its name."""
+    kept: dict[tuple[str, bytes], Array] = {}
+    same = {}
+    for array in arrays:
+        first = kept.setdefault((str(array.values.dtype), array.values.tobytes()), array)
+        if first is not array:
+            same[array.name] = first.name
+    return list(kept.values()), same
 
 
 def _constant_name(tensor: int) -> str:

@@ -180,7 +180,12 @@ def _export_mcu(job: Job) -> dict[str, Any]:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, "utf-8", newline="\n")
     (job.out / "tflm" / "model.tflite").write_bytes(tflite)
-    return {"model_bytes": len(tflite), "arena_bytes": generated.arena_bytes, "tflm_arena_bytes": arena}
+    return {
+        "model_bytes": len(tflite),
+        "arena_bytes": generated.arena_bytes,
+        "tflm_arena_bytes": arena,
+        "passes": list(generated.passes),
+    }
 
 
 def graph_of(artifact: Artifact) -> Any:

@@ -25,6 +25,8 @@ def show_check(answer: Mapping[str, Any]) -> None:
     title = f"Targets, bytes predicted for {answer['compiler']}"
     show_table(title, columns, [_row(row) for row in answer["targets"]], right=(2, 3, 4, 5, 6, 7))
     _show_parts(answer)
+    for sentence in answer["passes"]:
+        print(f"saved before: {sentence}")
     for sentence in answer["obstacles"]:
         print(f"in the way: {sentence}")
     for row in answer["targets"]:

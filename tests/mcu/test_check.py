@@ -32,7 +32,7 @@ from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.tflite_reader import read_tflite
 from edgekd.qgraph.tflite_writer import write_tflite
 from edgekd.target import load_target
-from tests.graphs import inputs_for, small_net
+from tests.graphs import Builder, inputs_for, small_net
 from tests.mcu.firmware_models import mcu_target
 from tests.mcu.generated import pack, write
 from tests.random_graphs import wide_graph
@@ -117,6 +117,17 @@ def test_a_small_model_fits_everywhere() -> None:
     assert fitting(answer) == [row["target"] for row in answer["targets"]]
     assert {row["op"]: row["count"] for row in answer["ops"]}["CONV_2D"] == 2
     assert answer["peak"]["bytes"] > 0 and json.dumps(answer)
+    assert answer["passes"] == []
+
+
+def test_what_the_passes_saved_is_said() -> None:
+    b = Builder(np.random.default_rng(1))
+    x = b.pad(b.input((1, 6, 6, 3)), [[0, 0], [1, 1], [1, 1], [0, 0]])
+    graph = b.graph(b.unary("TANH", b.unary("LOGISTIC", b.conv(x, 4, padding="VALID"))))
+    assert check(graph, profiles(), "clang")["passes"] == [
+        "1 PAD (192 bytes written) folded into the windows behind",
+        "2 functions of one byte: 1 look-up",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -283,3 +283,37 @@ def test_host_model_refuses_another_shape_and_an_empty_folder(clang: Compiler, t
             host.run(x)
     with pytest.raises(ArtifactError, match="holds no generated C"):
         HostModel(tmp_path / "work", clang, tmp_path / "other")
+
+
+def test_equal_arrays_are_stored_once(clang: Compiler, tmp_path: Path) -> None:
+    b = Builder(rng())
+    x, y = (b.input((1, 5, 5, 3), scale=0.05, zero_point=3) for _ in range(2))
+    one = b.conv(x, 4)
+    op = b.ops[-1]
+    copies = tuple(b.add(b.tensors[i]) for i in op.inputs[1:])
+    other = b.op(op.kind, (y, *copies), b.add(b.tensors[one]), **op.attrs)
+    graph = b.graph(one, other)
+    files = generate(graph).files
+    assert files["model_weights.c"].count("const int8_t model_weights_00_filter[108]") == 1
+    assert "model_weights_01" not in files["model_weights.c"] + files["model.c"]
+    assert disagreements(graph, clang, tmp_path) == []
+
+
+def test_what_the_passes_make_runs(clang: Compiler, tmp_path: Path) -> None:
+    """Explicit padding in every kernel, clamps in the middle of the range, tables from and to uint8."""
+    b = Builder(rng())
+    x = b.input((1, 7, 6, 4), dtype="uint8", zero_point=7)
+    x = b.unary("TANH", b.quantize(x))
+    x = b.conv(b.pad(x, [[0, 0], [2, 1], [0, 2], [0, 0]]), 8, padding="VALID")
+    x = b.quantize(x, scale=float(b.tensors[x].scale[0]), zero_point=11)
+    x = b.depthwise(
+        b.pad(x, [[0, 0], [0, 1], [0, 1], [0, 0]]), stride=(2, 2), padding="VALID", activation="RELU"
+    )
+    x = b.pool(b.pad(x, [[0, 0], [1, 1], [1, 0], [0, 0]]), "MAX_POOL_2D", (2, 2), stride=(1, 1))
+    graph = b.graph(b.quantize(b.unary("LOGISTIC", x), "uint8"))
+    model = generate(graph)
+    assert [op.kind for op in model.graph.ops] == [
+        "TABLE", "CONV_2D", "DEPTHWISE_CONV_2D", "MAX_POOL_2D", "TABLE"
+    ]  # fmt: skip
+    assert len(model.passes) == 3
+    assert disagreements(graph, clang, tmp_path) == []
