@@ -40,7 +40,7 @@ def _net(b: Builder, ops: int) -> QGraph:
     while len(b.ops) < ops:
         source = images[-1] if rng.random() < 0.75 else images[int(rng.integers(0, len(images)))]
         images.append(_shrunk(b, STEPS[int(rng.integers(0, len(STEPS)))](b, source)))
-    outputs = [_head(b, images[-1]) if rng.random() < 0.65 else images[-1]]
+    outputs = [_head(b, images[-1]) if rng.random() < 0.75 else images[-1]]
     spare = images[int(rng.integers(0, len(images)))]
     if rng.random() < 0.2 and spare != outputs[0] and spare not in b.inputs:
         outputs.append(spare)
@@ -83,7 +83,7 @@ def _window(b: Builder, x: int, taps: int) -> dict:
 
 def _dilated(b: Builder, x: int, window: dict) -> dict:
     """The window with dilations now and then, where the image is large enough."""
-    if _flip(b, 0.6):
+    if _flip(b, 0.5):
         return window
     dilation = list(_pair(b))
     if window["padding"] == "VALID":
@@ -222,7 +222,7 @@ def _stacked(b: Builder, x: int) -> int:
         if weights is not None:
             b.ops[-1] = replace(b.ops[-1], inputs=(x, *weights))
         parts.append(part)
-    return b.concatenate(parts, 1)
+    return b.concatenate(parts, int(b.rng.choice([1, 1, 1, 2])))
 
 
 def _shifted(b: Builder, x: int) -> int:
@@ -257,7 +257,7 @@ def _summed(b: Builder, x: int) -> int:
     parts = [b.conv(x, 4, (1, 1)) for _ in range(2)]
     scale = max(float(b.tensors[part].scale[0]) for part in parts)
     x = b.op(str(b.rng.choice(["ADD", "SUB"])), tuple(parts), b.activation(shape, scale), activation="NONE")
-    return b.pool(x, "AVERAGE_POOL_2D", shape[1:3]) if _flip(b, 0.3) else x
+    return b.pool(x, "AVERAGE_POOL_2D", shape[1:3]) if _flip(b, 0.45) else x
 
 
 def _constants(b: Builder, x: int) -> int:
@@ -270,7 +270,8 @@ def _head(b: Builder, x: int) -> int:
     if _flip(b, 0.3):
         x = b.mean(x, keep_dims=_flip(b, 0.3))
     depth = b.shape(x)[-1] if _flip(b, 0.3) else None  # a FULLY_CONNECTED over several rows
-    options = {"per_channel": _flip(b), "bias": _flip(b, 0.8), "activation": str(b.rng.choice(ACTIVATIONS))}
+    activation = str(b.rng.choice(ACTIVATIONS)) if _flip(b, 0.7) else "NONE"
+    options = {"per_channel": _flip(b), "bias": _flip(b, 0.8), "activation": activation}
     y = b.dense(x, int(b.rng.integers(2, 12)), depth=depth, **options)
     return b.softmax(y) if _flip(b) else y
 
