@@ -75,6 +75,32 @@ NETS: dict[str, tuple[tuple[int, ...], str, list[tuple[str, int, tuple[int, int]
     "sum": ((1, 5, 4, 4), "r", [("conv", 4, (1, 1), 1, "SAME"), ("add", 0, (0, 0), 0, "")]),
     "difference": ((1, 3, 4, 8), "r", [("conv", 8, (3, 3), 1, "SAME"), ("sub", 0, (0, 0), 0, "")]),
     "dense": ((1, 24), "r", [("dense", 8, (0, 0), 0, "")]),
+    "padded-conv": ((1, 7, 6, 4), "r", [("pad 2012", 0, (0, 0), 0, ""), ("conv", 4, (3, 3), 1, "VALID")]),
+    "padded-conv-strided": (
+        (1, 8, 8, 3),
+        "r",
+        [("pad 0101", 0, (0, 0), 0, ""), ("conv", 8, (3, 3), 2, "VALID")],
+    ),
+    "padded-depthwise": (
+        (1, 6, 7, 4),
+        "r",
+        [
+            ("conv", 8, (1, 1), 1, "SAME"),
+            ("pad 1202", 0, (0, 0), 0, ""),
+            ("depthwise", 8, (3, 3), 1, "VALID"),
+            ("conv", 4, (1, 1), 1, "SAME"),
+        ],
+    ),
+    "padded-depthwise-strided": (
+        (1, 8, 6, 4),
+        "r",
+        [
+            ("conv", 8, (1, 1), 1, "SAME"),
+            ("pad 0101", 0, (0, 0), 0, ""),
+            ("depthwise", 8, (3, 3), 2, "VALID"),
+            ("conv", 4, (1, 1), 1, "SAME"),
+        ],
+    ),
     "dense-signed": ((1, 200), "", [("dense", 12, (0, 0), 0, "")]),
 } | {
     f"depthwise-{width}-{stride}-{padding.lower()}": (
@@ -122,6 +148,10 @@ def net(name: str, seed: int = 0) -> QGraph:
             x = b.binary(kind.upper(), b.inputs[0], x)
         elif kind == "conv":
             x = b.conv(x, channels, kernel, stride=(stride, stride), padding=padding)
+        elif kind.startswith("pad"):  # top, bottom, left, right
+            top, bottom, left, right = (int(n) for n in kind[-4:])
+            x = b.pad(x, [[0, 0], [top, bottom], [left, right], [0, 0]])
+            continue
         else:
             x = b.depthwise(x, kernel, stride=(stride, stride), padding=padding)
         if mark == "r" and kind != "pool":
@@ -182,7 +212,7 @@ def test_every_kernel_runs_in_some_net(model: GeneratedModel) -> None:
         r"depthwise_x1w[34]_s\d+",
     ):
         assert any(re.fullmatch("k_dsp_" + pattern, name) for name in names), pattern
-    portable = [name for name in model.files if re.match("k_(gemm|conv|depthwise|add|average)", name)]
+    portable = [name for name in model.files if re.match("k_(gemm|conv|depthwise|add|average|pad)", name)]
     assert portable == []
 
 
