@@ -27,10 +27,33 @@ def setting(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
+    later: bool = False,
 ) -> Any:
-    """A dataclass field with its unit, range and choices; without a default the key is required."""
-    metadata = {"unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices}
+    """A dataclass field with its unit, range and choices; without a default the key is required.
+
+    later: the field came after artifacts were made without it, and its default changes nothing of theirs.
+    """
+    metadata = {"unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices, "later": later}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def told(declared: Any) -> dict[str, Any]:
+    """A declaration as nested plain data, fields that came `later` left out where they have their default.
+
+    So an artifact's key stays what it was when a new setting is added that is not used.
+    """
+    table = {}
+    for field in dataclasses.fields(declared):
+        value = getattr(declared, field.name)
+        if not (field.metadata.get("later") and value == field.default):
+            table[field.name] = _told(value)
+    return table
+
+
+def _told(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return told(value)
+    return tuple(_told(each) for each in value) if isinstance(value, tuple) else value
 
 
 def load(path: Path, cls: type[T]) -> T:

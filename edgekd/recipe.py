@@ -13,12 +13,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-from edgekd.declaration import check_name, find_named, load, setting, suggest
+from edgekd.declaration import check_name, find_named, load, setting
 from edgekd.errors import ConfigError
 
 OPTIMIZERS = ("adamw", "sgd")
 FILES = {"onnx": "an ONNX teacher", "exported": "an exported teacher"}  # they predict only
-TEACHERS = ("convnet", "resnet20", "resnet56", *FILES)
+TEACHERS = ("convnet", "resnet20", "resnet56", "autoencoder", "none", *FILES)
 SHARES_TOLERANCE = 1e-6  # of weights that are to sum to 1
 INCLUDED = ("digits",)  # data sets that come with a package: no path
 
@@ -33,7 +33,7 @@ class DataParams:
     fixes its test split itself; where it does not, `test_samples` are drawn. Images: size_px and channels
     are what they are brought to (0: as they are), max_unreadable_share of them may be left out. Arrays:
     channels_last is [N, H, W, C]. Recordings: windows of window_rows rows every step_rows (0: as long as the
-    window), all columns but label_column.
+    window), all columns but label_column. vectors: every sample as one row of numbers, for an autoencoder.
     """
 
     name: str = setting("digits", choices=("digits", "image-folder", "npz", "csv", "function"))
@@ -49,6 +49,7 @@ class DataParams:
     size_px: int = setting(0, unit="pixels", minimum=0, maximum=4096)
     channels: str = setting("rgb", choices=("rgb", "grey"))
     max_unreadable_share: float = setting(0.01, minimum=0, maximum=0.5)
+    vectors: bool = setting(False, later=True)
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,14 @@ class AugmentParams:
 class TeacherParams:
     """The teacher's network and its training.
 
-    model: convnet; resnet20, resnet56; package.module:function, which gives a torch network for (channels,
-    classes); or a file that `checkpoint` names (epochs = 0): onnx, or exported (.pt2). code: the function's
-    file, found by its name. inputs: what such a file is fed with, pixels as the data set feeds them or in
-    0 .. 1.
+    model: convnet; resnet20, resnet56; autoencoder; package.module:function, which gives a torch network for
+    (channels, classes), of vectors (numbers, numbers); a file that `checkpoint` names (epochs = 0): onnx, or
+    exported (.pt2); or none: the student learns from the labels alone, an autoencoder from its inputs. code:
+    the function's file, found by its name. inputs: what such a file is fed with, pixels as the data set feeds
+    them or in 0 .. 1.
     checkpoint: weights to start from, a file relative to the project (epochs = 0: taken as they are).
-    width: read by convnet only. optimizer: sgd has Nesterov momentum. ema: share of the weights' running mean
-    that is kept at each step, 0 for none.
+    width: read by convnet and autoencoder. optimizer: sgd has Nesterov momentum. ema: share of the weights'
+    running mean that is kept at each step, 0 for none.
     """
 
     model: str = setting("convnet")
@@ -133,20 +135,25 @@ class StudentParams:
     """The student's network and the hard limits that it must keep.
 
     channels: output channels of the stem and of each block (ds-cnn: depthwise-separable; resnet: two
-    convolutions and a shortcut), in order. strides: one a channel entry. width: of mobilenet (MobileNetV1),
-    which has channels and strides of its own.
+    convolutions and a shortcut; autoencoder: dense layers, whose last one is as wide as a sample), in order.
+    strides: one a channel entry, not read by autoencoder. width: of mobilenet (MobileNetV1), which has
+    channels and strides of its own. branches: "qarepvgg" trains each larger convolution with a 1 x 1 one
+    and a shortcut beside it, which are folded into it afterwards.
     """
 
-    model: str = setting("ds-cnn", choices=("ds-cnn", "mobilenet", "resnet"))
+    model: str = setting("ds-cnn", choices=("ds-cnn", "mobilenet", "resnet", "autoencoder"))
     channels: tuple[int, ...] = setting((16, 32, 28), unit="channels", minimum=1, maximum=1024)
     strides: tuple[int, ...] = setting((1, 2, 1), unit="pixels", minimum=1, maximum=4)
     max_weight_bytes: int = setting(4096, unit="bytes", minimum=1)  # int8 weights and int32 biases
     max_macs: int = setting(40_000, unit="multiply-accumulates", minimum=1)
     width: float = setting(0.25, minimum=0.03, maximum=4)
+    branches: str = setting("none", choices=("none", "qarepvgg"), later=True)
 
 
 # Terms of a student's loss; formulas and papers: docs/methods/distillation.md.
-LOSSES = ("hard", "kd", "dkd", "dist", "logit-mse", "mse", "mae", "huber")
+ON_OUTPUTS = ("mse", "mae", "huber")
+LOSSES = ("hard", "kd", "dkd", "dist", "logit-mse", *ON_OUTPUTS)
+HINTS = ("fitnet", "attention")  # compare inner maps: the teacher itself must be there
 
 
 @dataclass(frozen=True)
@@ -156,10 +163,11 @@ class LossTerm:
     temperature: read by kd, dkd and dist. standardize: logits to mean 0 and deviation 1 a sample first.
     alpha, beta: shares of a loss of two parts (dkd: target, others; dist: inter, intra); absent: its
     paper's. to: what mse, mae and huber compare with, "labels" or "teacher" (an autoencoder's labels are
-    its inputs). delta: where huber turns from square to straight.
+    its inputs). delta: where huber turns from square to straight. student_layer, teacher_layer: read by
+    fitnet and attention, names of modules ("layers.3") whose maps are compared.
     """
 
-    name: str = setting(choices=LOSSES)
+    name: str = setting(choices=(*LOSSES, *HINTS))
     weight: float = setting(1.0, minimum=1e-6, maximum=10_000)
     temperature: float = setting(4.0, minimum=0.1, maximum=100)
     standardize: bool = setting(False)
@@ -167,6 +175,13 @@ class LossTerm:
     beta: float | None = setting(None, minimum=0, maximum=1000)
     to: str = setting("teacher", choices=("labels", "teacher"))
     delta: float = setting(1.0, minimum=1e-6, maximum=1e6)
+    student_layer: str = setting("", later=True)
+    teacher_layer: str = setting("", later=True)
+
+    @property
+    def by_labels(self) -> bool:
+        """Whether it compares with the labels and asks nothing of a teacher."""
+        return self.name == "hard" or (self.name in ON_OUTPUTS and self.to == "labels")
 
 
 @dataclass(frozen=True)
@@ -174,7 +189,9 @@ class DistillParams:
     """How the student learns from the knowledge file.
 
     loss: a term's name, or a list of terms with weights of their own. By name: hard_share times the loss
-    against the labels plus the rest of that term against the teacher, at `temperature`.
+    against the labels plus the rest of that term against the teacher, at `temperature`. ema: share of the
+    weights' running mean that is kept at each step, 0 for none. mixup: alpha of the Beta(alpha, alpha) that
+    two samples of a batch are mixed by, 0 for none.
     """
 
     loss: str | tuple[LossTerm, ...] = setting("kd", choices=LOSSES)
@@ -186,6 +203,24 @@ class DistillParams:
     batch_samples: int = setting(64, unit="samples", minimum=2, maximum=65_536)
     learning_rate: float = setting(0.02, minimum=1e-8, maximum=10)
     weight_decay: float = setting(0.03, minimum=0, maximum=1)
+    mixup: float = setting(0.0, minimum=0, maximum=100, later=True)
+
+    @property
+    def terms(self) -> tuple[LossTerm, ...]:
+        """The terms that are asked for; a name alone stands for hard_share of labels, the rest of it."""
+        if not isinstance(self.loss, str):
+            return self.loss
+        name, share = self.loss, self.hard_share
+        if name == "hard":
+            return (LossTerm("hard"),)
+        by_labels = LossTerm(name, share, to="labels") if name in ON_OUTPUTS else LossTerm("hard", share)
+        by_teacher = LossTerm(name, 1.0 - share, self.temperature)
+        return tuple(term for term in (by_labels, by_teacher) if term.weight > 0)
+
+    @property
+    def hints(self) -> tuple[LossTerm, ...]:
+        """The terms that need the teacher itself beside the student."""
+        return tuple(term for term in self.terms if term.name in HINTS)
 
 
 # What `invoke report` can compare: terms against the teacher; "-std": logits standardized; the recipe's own.
@@ -294,9 +329,11 @@ def load_recipe(name: str, directories: Sequence[Path]) -> Recipe:
     Raises ConfigError for an unknown name (with the nearest), key, type or range.
     """
     path = find_named("recipe", name, directories)
+    from edgekd.recipe_checks import check_together
+
     recipe = load(path, Recipe)
     check_name(path, recipe.name)
-    _check_together(recipe, path)
+    check_together(recipe, path)
     return recipe
 
 
@@ -349,70 +386,3 @@ def _module_file(recipe: Recipe, key: str, name: str, project: Path) -> Path:
             f"recipe {recipe.name}: module {module} of {key} is neither in {project} nor installed"
         )
     return Path(spec.origin)
-
-
-def _check_together(recipe: Recipe, path: Path) -> None:
-    """What no single field can say: keys that must agree with each other."""
-    channels, strides = recipe.student.channels, recipe.student.strides
-    if len(channels) < 2 or len(channels) != len(strides):
-        raise ConfigError(
-            f"{path}: student.channels has {len(channels)} entries and student.strides {len(strides)}; "
-            "give both the same number, two at least"
-        )
-    _check_teacher(recipe.teacher, "teacher", path)
-    for index, each in enumerate(recipe.teachers):
-        _check_teacher(each, f"teachers[{index}]", path)
-    _check_shares(recipe, path)
-    _check_processes(recipe, path)
-    if not recipe.distill.loss:
-        raise ConfigError(f"{path}: distill.loss is an empty list; name one term at least")
-    for term in recipe.distill.loss if isinstance(recipe.distill.loss, tuple) else ():
-        if term.alpha == 0 and term.beta == 0:
-            raise ConfigError(
-                f"{path}: distill.loss: {term.name} has alpha and beta 0; give one of them more"
-            )
-    methods = recipe.compress.methods
-    if len(set(methods)) != len(methods):
-        raise ConfigError(f"{path}: compress.methods repeats an entry; name each method once")
-
-
-def _check_teacher(teacher: TeacherParams, where: str, path: Path) -> None:
-    if ":" not in teacher.model and teacher.model not in TEACHERS:
-        raise ConfigError(f"{path}: {where}.model is {teacher.model!r}{suggest(teacher.model, TEACHERS)}")
-    if teacher.code:
-        raise ConfigError(f"{path}: {where}.code is found by {where}.model's name; leave it out")
-    if teacher.model in FILES and (teacher.epochs or not teacher.checkpoint):
-        raise ConfigError(
-            f"{path}: {FILES[teacher.model]} is a file and cannot be trained; "
-            f"set {where}.checkpoint and epochs = 0"
-        )
-
-
-def _check_shares(recipe: Recipe, path: Path) -> None:
-    """Several teachers or several directories: which may stand together, and that weights are shares."""
-    if recipe.teachers and recipe.teacher != TeacherParams():
-        raise ConfigError(f"{path}: it has [teacher] and [[teachers]]; move [teacher] into the list")
-    if recipe.mix and (recipe.teachers or recipe.teacher != TeacherParams()):
-        raise ConfigError(
-            f"{path}: [[mix]] takes knowledge that is there; leave the teachers out, or [[mix]]"
-        )
-    given = [each.weight for each in recipe.teachers if each.weight is not None]
-    if given and len(given) != len(recipe.teachers):
-        raise ConfigError(f"{path}: some of [[teachers]] have a weight; give one to each of them, or to none")
-    for table, shares in (("teachers", given), ("mix", [part.weight for part in recipe.mix])):
-        if shares and (min(shares) <= 0 or abs(sum(shares) - 1) > SHARES_TOLERANCE):
-            said = ", ".join(f"{share:g}" for share in shares)
-            raise ConfigError(
-                f"{path}: the weights of [[{table}]] are {said}; take shares above 0 that sum to 1"
-            )
-
-
-def _check_processes(recipe: Recipe, path: Path) -> None:
-    batches = {f"teachers[{n}]": each.batch_samples for n, each in enumerate(recipe.teachers)}
-    batches |= {"teacher": recipe.teacher.batch_samples, "distill": recipe.distill.batch_samples}
-    for table, batch in batches.items():
-        if batch % recipe.processes:
-            raise ConfigError(
-                f"{path}: {table}.batch_samples is {batch}, which {recipe.processes} processes cannot share; "
-                "take a multiple"
-            )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from edgekd.declaration import list_named, suggest
+from edgekd.declaration import list_named, setting, suggest, told
 from edgekd.errors import ConfigError
 from edgekd.resources import resource_dir
 from edgekd.target import load_target
@@ -77,3 +78,23 @@ def test_every_shipped_profile_loads(name: str) -> None:
 def test_suggest_lists_all_where_nothing_is_near() -> None:
     assert suggest("zzz", ["a", "b"]) == "; known: a, b"
     assert suggest("zzz", []) == "; known: none"
+
+
+@dataclass(frozen=True)
+class Inner:
+    old: int = setting(1)
+    new: str = setting("", later=True)
+
+
+@dataclass(frozen=True)
+class Outer:
+    inner: Inner = setting(Inner())
+    many: tuple[Inner, ...] = setting(())
+    new: float = setting(0.0, later=True)
+
+
+def test_what_came_later_is_told_only_where_it_is_used() -> None:
+    """So that keys of artifacts made before stay what they were."""
+    assert told(Outer(many=(Inner(2),))) == {"inner": {"old": 1}, "many": ({"old": 2},)}
+    used = Outer(Inner(new="x"), new=0.5)
+    assert told(used) == {"inner": {"old": 1, "new": "x"}, "many": (), "new": 0.5}

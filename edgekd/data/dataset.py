@@ -47,6 +47,37 @@ class Dataset:
     splits: dict[str, Ids]
     sha256: str
 
+    @property
+    def reconstructed(self) -> bool:
+        """Whether samples are vectors, which models give again; else models tell classes apart."""
+        return self.x.ndim == 2
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a model says of a sample."""
+        return int(self.x.shape[1]) if self.reconstructed else len(self.classes)
+
+    def check_normal(self) -> None:
+        """Raise ArtifactError unless a model that learns what is normal can be trained here and judged.
+
+        Label 0 is normal, 1 is not: the training splits hold 0 alone, the test split both.
+        """
+        for split in ("train", "calibration", "validation"):
+            others = int((self.y[self.splits[split]] != 0).sum())
+            if others:
+                raise ArtifactError(
+                    f"the {split} split holds {others} samples that are not of class 0 ({self.classes[0]}); "
+                    "an autoencoder learns what is normal: give y as 0 and 1, and the 1 in y_test alone"
+                )
+        found = set(self.y[self.splits["test"]].tolist())
+        if found != {0, 1}:
+            named = ", ".join(self.classes[label] for label in sorted(found))
+            raise ArtifactError(
+                f"the test split holds only {named}; AUC needs normal (0) and abnormal (1) samples in y_test"
+                if len(found) == 1
+                else f"the test split holds the classes {named}; AUC needs two: give y_test as 0 and 1"
+            )
+
     def part(self, split: str) -> tuple[Floats, Labels]:
         """(x, y) of one split, in the order of its ids; x as the model is fed with it (float32)."""
         ids = self.splits[split]

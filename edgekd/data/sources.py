@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ class Source:
 def read_source(params: DataParams, progress: Progress) -> Source:
     """The samples that `[data]` names. Raises ConfigError where there would be no test split."""
     source = SOURCES[params.name](params, progress)
+    if params.vectors:
+        source = replace(source, x=source.x.reshape(len(source.x), -1))
     if isinstance(source.test, int) and source.test < 1:
         raise ConfigError("the samples bring no test split of their own; set data.test_samples")
     return source
@@ -89,10 +91,10 @@ def _function(params: DataParams, progress: Progress) -> Source:
 
 def _of_arrays(arrays: Arrays, params: DataParams) -> Source:
     """A Source; ConfigError for samples that no convolution can move over."""
-    if min(arrays.x.shape[2:]) < 2:
+    if min(arrays.x.shape[2:]) < 2 and not params.vectors:
         raise ConfigError(
             f"the samples are {' x '.join(map(str, arrays.x.shape[1:]))}, and the networks "
-            "convolve over two dimensions of 2 at least; give windows of rows, [N, H, W]"
+            "convolve over two dimensions of 2 at least; give windows of rows, [N, H, W], or set data.vectors"
         )
     count = len(arrays.y)
     test = np.arange(count - arrays.test, count, dtype=np.int64) if arrays.test else params.test_samples

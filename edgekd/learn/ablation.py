@@ -19,13 +19,14 @@ from typing import Any
 import torch
 
 from edgekd.data import Dataset, load_dataset
+from edgekd.errors import ConfigError
 from edgekd.evaluate.intervals import Interval, deviation, mean_of
 from edgekd.evaluate.metrics import accuracy
 from edgekd.learn.distill import Lesson, fit, lesson, new_student
 from edgekd.learn.losses import Loss, student_loss
 from edgekd.learn.mix import open_knowledge
-from edgekd.learn.structure import MODELS, Structure
-from edgekd.learn.student import fold
+from edgekd.learn.structure import MODELS
+from edgekd.learn.student import StudentNet, fold
 from edgekd.learn.torch_tools import Machine, deterministic, machine_of, predict
 from edgekd.progress import Progress, silent
 from edgekd.recipe import DistillParams, LossTerm, Recipe
@@ -48,6 +49,16 @@ def distillation_report(
     spread is of students, not of teachers.
     """
     data = load_dataset(dataset_dir)
+    if data.reconstructed or recipe.teacher.model == "none":
+        raise ConfigError(
+            f"recipe {recipe.name} has no classes or no teacher to compare losses by; "
+            "report on a recipe that distills a classifier"
+        )
+    if "recipe" in recipe.ablation.losses and recipe.distill.hints:
+        raise ConfigError(
+            f"recipe {recipe.name}: a report compares losses on stored predictions, and its own has hints; "
+            "leave recipe out of ablation.losses"
+        )
     knowledge = open_knowledge(knowledge_dir, data)
     structure = MODELS[recipe.student.model](recipe.student, data.x.shape[1:], len(data.classes))
     taught, machine = lesson(knowledge, data), machine_of(recipe)
@@ -58,7 +69,8 @@ def distillation_report(
         for number in range(seeds):
             for name in names:
                 params = variant(recipe.distill, name)
-                values[name].append(_one(structure, taught, params, data, recipe.seed + number, machine))
+                net = new_student(structure, recipe.seed + number, recipe.student.branches)
+                values[name].append(_one(net, taught, params, data, recipe.seed + number, machine))
                 done += 1
                 progress("ablation", done, seeds * len(names))
     report = summary(values)
@@ -152,9 +164,8 @@ def equal_step(
 
 
 def _one(
-    structure: Structure, taught: Lesson, params: DistillParams, data: Dataset, seed: int, machine: Machine
+    net: StudentNet, taught: Lesson, params: DistillParams, data: Dataset, seed: int, machine: Machine
 ) -> float:
-    net = new_student(structure, seed)
     loss = student_loss(params)
     if params.optimizer == "sgd":
         rows = torch.arange(min(_FIRST_SAMPLES, len(taught.labels)))

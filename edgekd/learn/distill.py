@@ -1,4 +1,4 @@
-"""The student's training, from the knowledge file and the data set alone: no teacher is loaded here."""
+"""The student's training, from the knowledge file and the data set; with hints alone a teacher is loaded."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import torch
 
 from edgekd.data import Dataset, load_dataset
 from edgekd.data.randomness import torch_seed
-from edgekd.evaluate.metrics import accuracy
+from edgekd.learn.hints import Hints, check_teacher, hints_of
 from edgekd.learn.knowledge import Knowledge
 from edgekd.learn.losses import student_loss
 from edgekd.learn.mix import open_knowledge
-from edgekd.learn.replay import Replay, plain_rows
+from edgekd.learn.mixup import mixed, mixed_loss
+from edgekd.learn.replay import Replay
+from edgekd.learn.scores import scores
 from edgekd.learn.structure import MODELS, Structure
 from edgekd.learn.student import StudentNet, fold, save_student
-from edgekd.learn.torch_tools import PLAIN, Machine, deterministic, initialise, machine_of, predict_rows
+from edgekd.learn.torch_tools import PLAIN, Machine, deterministic, initialise, machine_of
 from edgekd.learn.training import Batch, Batches, Loss, Schedule, Watch, train
 from edgekd.recipe import DistillParams, Recipe
 
@@ -31,14 +33,17 @@ class Lesson:
     labels: torch.Tensor  # int64 [samples]
 
     def batches(self, epoch: int, rows: torch.Tensor) -> Batch:
-        """Epoch e shows view e mod views: each stored view equally often."""
+        """Epoch e shows view e mod views, each equally often. An autoencoder's label is the view."""
         view = epoch % self.knowledge.views
-        logits = torch.from_numpy(self.knowledge.read(view, rows.numpy()))
-        return self.replay.rows(view, rows), (logits, self.labels[rows])
+        said = torch.from_numpy(self.knowledge.read(view, rows.numpy()))
+        x = self.replay.rows(view, rows)
+        return x, (said, x if self.replay.data.reconstructed else self.labels[rows])
 
 
 def lesson(knowledge: Knowledge, data: Dataset) -> Lesson:
-    """Views of `knowledge`, to be replayed from `data`."""
+    """Views of `knowledge`, replayed from `data`. Raises ArtifactError for abnormal training vectors."""
+    if data.reconstructed:
+        data.check_normal()
     count = len(data.y)
     replay = Replay(
         data, knowledge.ids, lambda x, ids, view: knowledge.view(x, ids, view, count), knowledge.views
@@ -56,8 +61,11 @@ def fit(
     watch: Watch = Watch(),  # noqa: B008  (frozen)
     purpose: str = "distill",
     machine: Machine = PLAIN,
+    hints: Hints | None = None,
 ) -> float:
     """Train `net` in place with the recipe's [distill]; returns the last epoch's mean loss."""
+    if params.mixup:
+        batches, loss = mixed(batches, params.mixup, seed, purpose), mixed_loss(loss)
     schedule = Schedule(
         samples=samples,
         epochs=params.epochs,
@@ -69,12 +77,14 @@ def fit(
         optimizer=params.optimizer,
         ema=params.ema,
     )
+    if hints is not None:
+        net, (batches, loss) = hints.net, hints.around(batches, loss)
     return train(net, batches, loss, schedule, watch, machine)
 
 
-def new_student(structure: Structure, seed: int) -> StudentNet:
-    """An untrained student with batch norm, its weights drawn from `seed`."""
-    net = StudentNet(structure, normalised=True)
+def new_student(structure: Structure, seed: int, branches: str = "none") -> StudentNet:
+    """An untrained student with batch norm, its weights drawn from `seed`; branches: as in [student]."""
+    net = StudentNet(structure, normalised=True, branched=branches == "qarepvgg")
     initialise(net, torch_seed(seed, "student-weights"))
     return net
 
@@ -86,10 +96,13 @@ def distill_student(
     out: Path,
     *,
     watch: Watch = Watch(),  # noqa: B008
+    teacher_dir: Path | None = None,
 ) -> dict[str, Any]:
     """Stage: train the recipe's student from the knowledge file and write it, folded, into `out`.
 
-    Returns its float accuracy on "validation" and "test", weight bytes (int8 weights and int32 biases) and
+    teacher_dir: read only where the loss has hints, which look into the teacher.
+
+    Returns its float scores on "validation" and "test", weight bytes (int8 weights and int32 biases) and
     multiply-accumulates. Raises BudgetError when the structure exceeds the recipe's limits.
     """
     data = load_dataset(dataset_dir)
@@ -97,7 +110,11 @@ def distill_student(
     structure = MODELS[recipe.student.model](recipe.student, data.x.shape[1:], len(data.classes))
     taught, machine = lesson(knowledge, data), machine_of(recipe)
     with deterministic(recipe.threads):
-        net = new_student(structure, recipe.seed)
+        net = new_student(structure, recipe.seed, recipe.student.branches)
+        hints = None
+        if terms := recipe.distill.hints:
+            place = check_teacher(teacher_dir, terms, knowledge)
+            hints = hints_of(net, terms, place, recipe.teacher.code, recipe.seed, machine)
         loss = fit(
             net,
             taught.batches,
@@ -107,6 +124,7 @@ def distill_student(
             recipe.seed,
             watch,
             machine=machine,
+            hints=hints,
         )
         folded = fold(net)
         metrics = student_metrics(folded, data)
@@ -115,11 +133,5 @@ def distill_student(
 
 
 def student_metrics(net: StudentNet, data: Dataset) -> dict[str, Any]:
-    """What every stage that makes a student reports: float accuracy by split, bytes, multiply-accumulates."""
-    scores = {}
-    for split in ("validation", "test"):
-        labels = data.y[data.splits[split]]
-        scores[f"accuracy_{split}"] = accuracy(
-            labels, predict_rows(net, len(labels), plain_rows(data, split))
-        )
-    return scores | {"weight_bytes": net.structure.weight_bytes, "macs": net.structure.macs}
+    """What every stage that makes a student reports: how good by split, bytes, multiply-accumulates."""
+    return scores(net, data) | {"weight_bytes": net.structure.weight_bytes, "macs": net.structure.macs}

@@ -38,9 +38,10 @@ class Knowledge:
     """What teachers said of one split.
 
     ids: int64 [samples], rows of the data set. views, seed, augment: what was predicted.
-    teachers: digest -> share of the mean that the logits are.
+    teachers: digest -> share of the mean that the logits are; empty: nobody was asked.
     kept: classes stored a sample (0: all). sha256: of the content.
-    read(view, rows): temperature-free logits float32 [len(rows), classes] of rows of `ids`.
+    read(view, rows): temperature-free logits float32 [len(rows), classes] of rows of `ids`, of vectors what
+    the teacher gives again [len(rows), numbers]; [len(rows), 0] where nobody was asked.
     """
 
     ids: Ids
@@ -90,7 +91,7 @@ def header_of(
         "kept": kept,
         "shard_samples": shard_samples,
         "views_sha256": _views_sha256(data, ids, augment, seed, views),
-    }
+    } | ({"outputs": data.outputs} if data.reconstructed else {})
 
 
 def write_header(header: dict[str, Any], shards: list[dict[str, Any]], directory: Path) -> str:
@@ -148,7 +149,7 @@ def read_knowledge(path: Path, data: Dataset, *, split: str = "train", teacher_s
     for what, found, needed in rows:
         if found != needed:
             raise VerifyError(f"{path} is of another {what} ({found[:40]}, not {needed[:40]}); {_MEND}")
-    shards = open_shards(path.parent, header)
+    shards = open_shards(path.parent, header) if teachers else None
     ids = _ids(path.parent, header, data, split, samples)
     if _labels_sha256(data, ids) != stated[0]:
         raise VerifyError(f"{path} was made with other labels than the data set's; {_MEND}")
@@ -165,12 +166,14 @@ def read_knowledge(path: Path, data: Dataset, *, split: str = "train", teacher_s
         data.sha256,
         kept,
         header["content_sha256"],
-        _reader(shards, len(classes), kept),
+        _reader(shards, data.outputs, kept),
     )
 
 
-def _reader(shards: Shards, classes: int, kept: int) -> Callable[[int, npt.NDArray[np.int64]], Floats]:
+def _reader(shards: Shards | None, classes: int, kept: int) -> Callable[[int, npt.NDArray[np.int64]], Floats]:
     def read(view: int, rows: npt.NDArray[np.int64]) -> Floats:
+        if shards is None:
+            return np.empty((len(rows), 0), np.float32)
         values, index = shards.rows(view, rows)
         return values if index is None else expanded(values, index, classes)
 

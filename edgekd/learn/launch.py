@@ -3,10 +3,10 @@
     torchrun --nproc-per-node 2 -m edgekd.learn.launch JOB.json
 
 JOB.json holds `stage` ("teacher" or "distill"), `recipe` (the recipe's tables with absolute paths),
-`dataset`, `knowledge` (for distill), `out` and, if wanted, `work` and `log`: directories that all
-processes see. With `told` true the first process says on stdout, a line of JSON each, its "progress",
-then "metrics", or the "error" that ended it. Each process takes its share of every batch, gradients are
-averaged: gloo on CPUs, nccl on GPUs, one machine or several (torchrun's own --nnodes and
+`dataset`, `knowledge` (for distill), `teacher` (for hints), `out` and, if wanted, `work` and `log`:
+directories that all processes see. With `told` true the first process says on stdout, a line of JSON each,
+its "progress", then "metrics", or the "error" that ended it. Each process takes its share of every batch,
+gradients are averaged: gloo on CPUs, nccl on GPUs, one machine or several (torchrun's own --nnodes and
 --rdzv-endpoint). Batch norm's statistics are each process's own, the first one's are kept; so the number
 of processes is part of the result.
 """
@@ -74,7 +74,7 @@ def read_job(arguments: list[str]) -> dict[str, Any]:
         stage, recipe = table["stage"], build(Recipe, table["recipe"], str(path), "recipe")
         places = {
             name: Path(table[name])
-            for name in ("dataset", "knowledge", "out", "work", "log")
+            for name in ("dataset", "knowledge", "teacher", "out", "work", "log")
             if name in table
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -96,7 +96,9 @@ def run_job(job: dict[str, Any]) -> dict[str, Any] | None:
         if job["stage"] == "teacher":
             metrics = train_teacher(job["dataset"], job["recipe"], out, watch=watch)
         else:
-            metrics = distill_student(job["dataset"], job["knowledge"], job["recipe"], out, watch=watch)
+            places = (job["dataset"], job["knowledge"])
+            teacher = job.get("teacher")
+            metrics = distill_student(*places, job["recipe"], out, watch=watch, teacher_dir=teacher)
     return metrics if rank() == 0 else None
 
 

@@ -98,7 +98,8 @@ def write_mix(sources: Sequence[MixPart], data: Dataset, out: Path) -> dict[str,
     rows = []
     for number, source in enumerate(sources, 1):
         name = f"part-{number:02d}"
-        read_knowledge(Path(source.knowledge) / FILE, data)
+        if not read_knowledge(Path(source.knowledge) / FILE, data).teachers:
+            raise VerifyError(f"{source.knowledge} holds no predictions; leave it out of [[mix]]")
         _copy(Path(source.knowledge), out / name)
         rows.append({"directory": name, "weight": source.weight})
     (out / MIX).write_text(json.dumps({"schema": SCHEMA, "parts": rows}, indent=1, sort_keys=True) + "\n")

@@ -1,4 +1,5 @@
-"""Teachers' networks by name: a small convnet for tiny images, and the CIFAR ResNets that have checkpoints.
+"""Teachers' networks by name: a small convnet for tiny images, an autoencoder for vectors, and the CIFAR
+ResNets that have checkpoints.
 
 Every network takes samples as the data set gives them; those that were trained on otherwise scaled images
 rescale in their first layer.
@@ -7,6 +8,7 @@ rescale in their first layer.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -36,6 +38,15 @@ def convnet(channels: int, classes: int, width: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(2 * width, classes),
     )
+
+
+def autoencoder(channels: int, classes: int, width: int) -> nn.Module:
+    """Vectors of `channels` numbers through two layers of `width`, a quarter of it, and back."""
+    widths = (channels, width, width, max(1, width // 4), width, width)
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, channels))
 
 
 class Rescale(nn.Module):
@@ -107,6 +118,7 @@ def _resnet(blocks: int) -> Callable[[int, int, int], nn.Module]:
 
 # Name in a recipe -> network of (input channels, classes, width).
 NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "autoencoder": autoencoder,
     "convnet": convnet,
     "resnet20": _resnet(3),
     "resnet56": _resnet(9),

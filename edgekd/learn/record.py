@@ -15,6 +15,7 @@ from edgekd.data.augment import view_of
 from edgekd.data.randomness import permutation
 from edgekd.errors import ArtifactError, VerifyError
 from edgekd.evaluate.metrics import correct
+from edgekd.evaluate.roc import anomaly_scores
 from edgekd.learn.ensemble import load_teachers
 from edgekd.learn.knowledge import FILE, IDS, Knowledge, header_of, read_header, read_knowledge, write_header
 from edgekd.learn.replay import Replay
@@ -28,7 +29,7 @@ from edgekd.learn.shards import (
     sha256_of,
     write_shard,
 )
-from edgekd.learn.teacher import Teacher, load_teacher, score
+from edgekd.learn.teacher import NONE, Teacher, load_teacher, placed_scores
 from edgekd.learn.torch_tools import PLAIN, Machine, deterministic, machine_of, predict_rows
 from edgekd.learn.training import Watch
 from edgekd.progress import Progress
@@ -56,10 +57,12 @@ def write_knowledge(
     of their logits is stored. reuse: knowledge directories of which shards are taken where they are of the
     same teacher, data and views.
     A killed run leaves whole shards in `watch.work`, and continues behind them. Returns views, bytes, bytes a
-    view of a sample, the teacher's accuracy on plain and augmented views; of several, their mean's on
-    "validation" as well.
+    view of a sample, the teacher's accuracy (of vectors: its error) on plain and augmented views; of several,
+    their mean's on "validation" as well.
     """
     data, machine = load_dataset(dataset_dir), machine_of(recipe)
+    if recipe.teacher.model == NONE:
+        return _nobody_asked(data, recipe, out)
     teacher = load_teachers(teacher_dir, recipe, data)
     header = _header(data, dict(teacher.shares), recipe.knowledge, recipe.seed)
     work = watch.work or out
@@ -71,17 +74,19 @@ def write_knowledge(
     verify_against(out / FILE, teacher, data, seed=recipe.seed, machine=machine)
     knowledge = read_knowledge(out / FILE, data)
     size = sum(path.stat().st_size for path in out.iterdir())
-    hits = [_accuracy(knowledge, data, view) for view in range(knowledge.views)]
+    what = "error" if data.reconstructed else "accuracy"
+    hits = [_score(knowledge, data, view) for view in range(knowledge.views)]
     several: dict[str, Any] = {} if len(teacher.shares) == 1 else {"teachers": len(teacher.shares)}
     if several:
+        name = f"{what}_validation"
         with deterministic(recipe.threads):
-            several |= {"teachers_accuracy_validation": score(teacher.net, data, "validation", machine)}
+            several[f"teachers_{name}"] = placed_scores(teacher.net, data, machine)[name]
     return several | {
         "views": knowledge.views,
         "file_bytes": size,
         "bytes_a_view_of_a_sample": round(size / (knowledge.views * len(knowledge.ids)), 2),
-        "teacher_accuracy_train_plain": hits[0],
-        "teacher_accuracy_train_views": float(np.mean(hits[1:] or hits)),
+        f"teacher_{what}_train_plain": hits[0],
+        f"teacher_{what}_train_views": float(np.mean(hits[1:] or hits)),
         "sha256": digest,
     }
 
@@ -132,7 +137,7 @@ def verify_against(file: Path, teacher: Teacher, data: Dataset, *, seed: int, ma
 
 def _header(data: Dataset, teachers: dict[str, float], params: KnowledgeParams, seed: int) -> dict[str, Any]:
     classes = len(data.classes)
-    kept = 0 if classes <= ALL_CLASSES else min(params.top_classes, classes - 1)
+    kept = 0 if classes <= ALL_CLASSES or data.reconstructed else min(params.top_classes, classes - 1)
     return header_of(
         data,
         split=SPLIT,
@@ -220,6 +225,18 @@ def _moved(work: Path, out: Path, place: Place, kept: int) -> list[dict[str, Any
     return described(out, place, kept)
 
 
-def _accuracy(knowledge: Knowledge, data: Dataset, view: int) -> float:
+def _nobody_asked(data: Dataset, recipe: Recipe, out: Path) -> dict[str, Any]:
+    """Write knowledge of views alone, for students that learn from labels."""
+    np.save(out / IDS, data.splits[SPLIT], allow_pickle=False)
+    digest = write_header(_header(data, {}, recipe.knowledge, recipe.seed), [], out)
+    return {"views": recipe.knowledge.views, "file_bytes": 0, "sha256": digest}
+
+
+def _score(knowledge: Knowledge, data: Dataset, view: int) -> float:
+    """The teacher's accuracy on a view; of vectors its mean squared error."""
     rows = np.arange(len(knowledge.ids), dtype=np.int64)
-    return correct(data.y[knowledge.ids], knowledge.read(view, rows)) / len(rows)
+    said = knowledge.read(view, rows)
+    if data.reconstructed:
+        pixels = knowledge.view(data.x[knowledge.ids], knowledge.ids, view, len(data.y))
+        return float(np.mean(anomaly_scores(pixels, said)))
+    return correct(data.y[knowledge.ids], said) / len(rows)

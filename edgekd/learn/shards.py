@@ -132,7 +132,8 @@ class Shards:
 def open_shards(directory: Path, header: Mapping[str, Any]) -> Shards:
     """Map and check every shard. Raises ArtifactError naming one that is missing, changed or not finite."""
     try:
-        size, kept, classes = int(header["shard_samples"]), int(header["kept"]), len(header["classes"])
+        size, kept = int(header["shard_samples"]), int(header["kept"])
+        classes = int(header.get("outputs", len(header["classes"])))
         wanted = list(places(int(header["views"]), int(header["samples"]), size))
         stated = {row["file"]: row["sha256"] for row in header["shards"]}
     except (KeyError, TypeError, ValueError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from edgekd.errors import ArtifactError, BudgetError, ConfigError
@@ -22,7 +23,8 @@ class LayerSpec:
     """One layer.
 
     kind: "conv" (kernel x kernel, TensorFlow's SAME padding), "pool" (global), "dense" or "add".
-    groups: 1, or `inputs` for a depthwise convolution. relu: clamp at zero behind the bias or the sum.
+    groups: 1, or `inputs` for a depthwise convolution. relu: clamp at zero behind the bias or the sum (conv,
+    dense, add).
     source: index of the layer whose output it takes, INPUT, or None for the layer before.
     other: index of the layer whose output "add" adds to it.
     """
@@ -46,10 +48,23 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class Structure:
-    """`input_shape`: (C, H, W)."""
+    """`input_shape`: (C, H, W), or (F,) for vectors, which dense layers alone take."""
 
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     layers: tuple[LayerSpec, ...]
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the outputs are the inputs again: an autoencoder's."""
+        return len(self.input_shape) == 1
+
+    def size_before(self, index: int) -> tuple[int, int]:
+        """Height and width of what layer `index` takes; (1, 1) for vectors."""
+        source = self.source(index)
+        if source != INPUT:
+            return self.sizes[source]
+        height, width = self.input_shape[1:] or (1, 1)
+        return height, width
 
     def source(self, index: int) -> int:
         """The layer (or INPUT) whose output layer `index` takes."""
@@ -62,7 +77,7 @@ class Structure:
         found: list[tuple[int, int]] = []
         for index, layer in enumerate(self.layers):
             source = self.source(index)
-            height, width = self.input_shape[1:] if source == INPUT else found[source]
+            height, width = (self.input_shape[1:] or (1, 1)) if source == INPUT else found[source]
             stride = layer.stride
             found.append((1, 1) if layer.kind == "pool" else (-(-height // stride), -(-width // stride)))
         return tuple(found)
@@ -87,12 +102,14 @@ class Structure:
     def from_json(table: dict[str, Any]) -> Structure:
         """Raises ArtifactError when `table` is not what `to_json` gives."""
         try:
-            channels, height, width = (int(extent) for extent in table["input_shape"])
+            shape = tuple(int(extent) for extent in table["input_shape"])
             layers = tuple(LayerSpec(**layer) for layer in table["layers"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(
                 f"the student's structure is not readable ({error}); distill it again"
             ) from None
+        if len(shape) not in (1, 3):
+            raise ArtifactError(f"the student takes samples of shape {shape}; distill it again")
         if not layers or any(layer.kind not in KINDS for layer in layers):
             raise ArtifactError("the student's structure holds an unknown kind of layer; distill it again")
         for index, layer in enumerate(layers):
@@ -100,7 +117,7 @@ class Structure:
             named += [layer.other if layer.other is not None else index] if layer.kind == "add" else []
             if any(not INPUT <= where < index for where in named):
                 raise ArtifactError(f"the student's layer {index} takes what is not there; distill it again")
-        return Structure((channels, height, width), layers)
+        return Structure(shape, layers)
 
 
 def separable(params: StudentParams, input_shape: Sequence[int], classes: int) -> Structure:
@@ -146,6 +163,25 @@ def mobilenet(params: StudentParams, input_shape: Sequence[int], classes: int) -
     return separable(whole, input_shape, classes)
 
 
+def autoencoder(params: StudentParams, input_shape: Sequence[int], classes: int) -> Structure:
+    """Dense layers with ReLU of `params.channels` outputs, and a last one that gives the sample again.
+
+    channels (128, 128, 128, 128, 8, 128, 128, 128, 128) on 640 numbers are MLPerf Tiny's network for anomaly
+    detection. Raises BudgetError beyond the limits, ConfigError for samples that are no vectors.
+    """
+    if len(input_shape) != 1:
+        raise ConfigError(
+            f"student.model autoencoder takes vectors and the samples have the shape {tuple(input_shape)}; "
+            "set data.vectors = true"
+        )
+    widths = (int(input_shape[0]), *params.channels)
+    layers = [LayerSpec("dense", a, b, relu=True) for a, b in pairwise(widths)]
+    layers.append(LayerSpec("dense", widths[-1], widths[0]))
+    structure = Structure((widths[0],), tuple(layers))
+    check_limits(structure, params)
+    return structure
+
+
 _MOBILENET_CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
 _MOBILENET_STRIDES = (2, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
 
@@ -185,4 +221,4 @@ def check_limits(structure: Structure, params: StudentParams) -> None:
 
 
 # Student architectures by the name that a recipe gives.
-MODELS = {"ds-cnn": separable, "mobilenet": mobilenet, "resnet": residual}
+MODELS = {"autoencoder": autoencoder, "ds-cnn": separable, "mobilenet": mobilenet, "resnet": residual}

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from edgekd.errors import ArtifactError
+from edgekd.learn.branches import Branches, affine
 from edgekd.learn.structure import INPUT, LayerSpec, Structure
 from edgekd.learn.torch_tools import files_sha256, fill, load_weights, save_weights
 from edgekd.qgraph.ops import same_padding
@@ -25,10 +26,13 @@ SCHEMA = 1
 class PaddedConv(nn.Module):
     """A convolution with SAME padding (the odd pixel below and right), then batch norm, then ReLU.
 
-    Without batch norm (the folded form) the convolution has a bias.
+    Without batch norm (the folded form) the convolution has a bias. branched: others beside it while it is
+    trained (edgekd.learn.branches).
     """
 
-    def __init__(self, spec: LayerSpec, height: int, width: int, normalised: bool) -> None:
+    def __init__(
+        self, spec: LayerSpec, height: int, width: int, normalised: bool, branched: bool = False
+    ) -> None:
         super().__init__()
         top, bottom = same_padding(height, spec.kernel, spec.stride, 1)
         left, right = same_padding(width, spec.kernel, spec.stride, 1)
@@ -44,10 +48,13 @@ class PaddedConv(nn.Module):
             bias=not normalised,
         )
         self.norm = nn.BatchNorm2d(spec.outputs) if normalised else None
+        self.branches = Branches(spec, top, left) if branched and normalised and spec.kernel > 1 else None
         self.relu = spec.relu
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.conv(x if self.even else functional.pad(x, self.pads))
+        if self.branches is not None:
+            y = self.branches(y, functional.pad(x, self.pads))
         if self.norm is not None:
             y = self.norm(y)
         return functional.relu(y) if self.relu else y
@@ -57,10 +64,34 @@ class PaddedConv(nn.Module):
         if self.norm is None:
             assert self.conv.bias is not None
             return self.conv.weight, self.conv.bias
-        variance, mean = self.norm.running_var, self.norm.running_mean
-        assert variance is not None and mean is not None
-        gain = self.norm.weight / torch.sqrt(variance + self.norm.eps)
-        return self.conv.weight * gain[:, None, None, None], self.norm.bias - mean * gain
+        gain, offset = affine(self.norm)
+        if self.branches is None:
+            return self.conv.weight * gain[:, None, None, None], offset
+        weight, bias = self.branches.folded(self.conv.weight)
+        return weight * gain[:, None, None, None], offset + bias * gain
+
+
+class Dense(nn.Linear):
+    """A dense layer, then batch norm where it is `normalised` and has a ReLU, then the ReLU."""
+
+    def __init__(self, spec: LayerSpec, normalised: bool) -> None:
+        normalised = normalised and spec.relu
+        super().__init__(spec.inputs, spec.outputs, bias=not normalised)
+        self.norm = nn.BatchNorm1d(spec.outputs) if normalised else None
+        self.relu = spec.relu
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        if self.norm is not None:
+            y = self.norm(y)
+        return functional.relu(y) if self.relu else y
+
+    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(weight, bias) of the one layer that equals this and its batch norm in evaluation mode."""
+        if self.norm is None:
+            return self.weight, self.bias
+        gain, offset = affine(self.norm)
+        return self.weight * gain[:, None], offset
 
 
 class GlobalPool(nn.Module):
@@ -82,29 +113,29 @@ class Sum(nn.Module):
 
 
 class StudentNet(nn.Module):
-    """The layers of `structure`; `normalised`: batch norm behind each convolution, for training."""
+    """The layers of `structure`; `normalised`: batch norm behind each convolution, for training.
 
-    def __init__(self, structure: Structure, normalised: bool) -> None:
+    branched: convolutions larger than 1 x 1 have others beside them while they are trained.
+    """
+
+    def __init__(self, structure: Structure, normalised: bool, branched: bool = False) -> None:
         super().__init__()
         self.structure = structure
         self.layers = nn.ModuleList()
         # torch fills new layers from its global generator; ours are filled by `initialise` or from a file.
         with torch.random.fork_rng(devices=[]):
-            self._append_layers(normalised)
+            self._append_layers(normalised, branched)
 
-    def _append_layers(self, normalised: bool) -> None:
-        sizes = self.structure.sizes
+    def _append_layers(self, normalised: bool, branched: bool) -> None:
         for index, spec in enumerate(self.structure.layers):
-            source = self.structure.source(index)
-            height, width = self.structure.input_shape[1:] if source == INPUT else sizes[source]
             if spec.kind == "conv":
-                self.layers.append(PaddedConv(spec, height, width, normalised))
+                self.layers.append(PaddedConv(spec, *self.structure.size_before(index), normalised, branched))
             elif spec.kind == "pool":
                 self.layers.append(GlobalPool())
             elif spec.kind == "add":
                 self.layers.append(Sum(spec.relu))
             else:
-                self.layers.append(nn.Linear(spec.inputs, spec.outputs))
+                self.layers.append(Dense(spec, normalised))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         outputs = {INPUT: x}
@@ -118,17 +149,16 @@ class StudentNet(nn.Module):
 
 
 def fold(net: StudentNet) -> StudentNet:
-    """The same function with batch norm folded into the convolutions; `net` must be trained already."""
+    """The same function with batch norm and branches folded into the layers; `net` must be trained."""
     folded = StudentNet(net.structure, normalised=False)
     with torch.no_grad():
         for before, after in zip(net.layers, folded.layers, strict=True):
-            if isinstance(before, PaddedConv) and isinstance(after, PaddedConv):
+            if isinstance(before, PaddedConv | Dense) and isinstance(after, PaddedConv | Dense):
                 weight, bias = before.folded()
-                after.conv.weight.copy_(weight)
-                assert after.conv.bias is not None
-                after.conv.bias.copy_(bias)
-            elif isinstance(before, nn.Linear) and isinstance(after, nn.Linear):
-                after.load_state_dict(before.state_dict())
+                module = after.conv if isinstance(after, PaddedConv) else after
+                module.weight.copy_(weight)
+                assert module.bias is not None
+                module.bias.copy_(bias)
     return folded.eval()
 
 

@@ -1,4 +1,4 @@
-"""The teacher: trained on augmented samples, or brought and tuned. No student imports this module.
+"""The teacher: trained on augmented samples, or brought and tuned. A student loads it for hints alone.
 
 Directory: `teacher.json` (structure, classes, the data's checksum), `teacher.safetensors`, and
 `teacher.onnx` or `teacher.pt2` where the teacher is a file of others' making.
@@ -19,12 +19,12 @@ from edgekd.data import Dataset, load_dataset
 from edgekd.data.augment import augmented
 from edgekd.data.randomness import torch_seed
 from edgekd.errors import ArtifactError, ConfigError
-from edgekd.evaluate.metrics import accuracy
 from edgekd.learn.checkpoint import load_checkpoint
 from edgekd.learn.exported import ExportedNet
 from edgekd.learn.foreign import OnnxNet
 from edgekd.learn.networks import build
-from edgekd.learn.replay import Replay, plain_rows
+from edgekd.learn.replay import Replay
+from edgekd.learn.scores import scores
 from edgekd.learn.torch_tools import (
     Machine,
     deterministic,
@@ -33,14 +33,13 @@ from edgekd.learn.torch_tools import (
     initialise,
     load_weights,
     machine_of,
-    predict_rows,
     save_weights,
 )
 from edgekd.learn.training import Batch, Schedule, Watch, train
 from edgekd.recipe import Recipe, TeacherParams, teacher_seed
 
 SCHEMA = 1
-EVALUATED = ("validation", "test")
+NONE = "none"
 # Models that are files: how one is kept in the teacher's directory, and what runs it.
 FILES: dict[str, tuple[str, Callable[[bytes, bool, int, str], nn.Module]]] = {
     "onnx": ("teacher.onnx", OnnxNet),
@@ -77,15 +76,20 @@ def train_teacher(
 ) -> dict[str, Any]:
     """Stage: train the recipe's teacher on the training split and write it into `out`.
 
-    Returns its accuracy on "validation" and "test" and the number of its parameters.
+    Returns its accuracy on "validation" and "test" (an autoencoder's error and area under the ROC curve) and
+    the number of its parameters. The teacher "none" is a header without weights.
     """
     data, params, machine = load_dataset(dataset_dir), recipe.teacher, machine_of(recipe)
+    if data.reconstructed:
+        data.check_normal()
     channels = int(data.x.shape[1])
     seed = teacher_seed(recipe)
-    net = _new(params, channels, len(data.classes), seed, out)
-    with deterministic(recipe.threads):
-        loss = _fit(net, data, params, seed, watch, machine)
-        scores = {split: score(net, data, split, machine) for split in EVALUATED}
+    net = _new(params, channels, data.outputs, seed, out)
+    loss, figures = 0.0, {}
+    if params.model != NONE:
+        with deterministic(recipe.threads):
+            loss = _fit(net, data, params, seed, watch, machine)
+            figures = placed_scores(net, data, machine)
     header = {
         "schema": SCHEMA,
         "model": params.model,
@@ -94,20 +98,17 @@ def train_teacher(
         "inputs": params.inputs,
         "classes": list(data.classes),
         "dataset_sha256": data.sha256,
-    }
+    } | ({"outputs": data.outputs} if data.reconstructed else {})
     (out / "teacher.json").write_text(json.dumps(header, indent=1, sort_keys=True) + "\n", "utf-8")
     save_weights(net.state_dict(), out / "teacher.safetensors")
-    return {
-        "accuracy_validation": scores["validation"],
-        "accuracy_test": scores["test"],
-        "parameters": sum(p.numel() for p in net.parameters()),
-        "loss": loss,
-    }
+    return figures | {"parameters": sum(p.numel() for p in net.parameters()), "loss": loss}
 
 
 def _new(params: TeacherParams, channels: int, classes: int, seed: int, out: Path) -> nn.Module:
     """The network with the weights that it starts from; a model that is a file is kept in `out`."""
     path = Path(params.checkpoint)
+    if params.model == NONE:
+        return nn.Module()
     if params.model in FILES:
         name, kind = FILES[params.model]
         try:
@@ -124,13 +125,12 @@ def _new(params: TeacherParams, channels: int, classes: int, seed: int, out: Pat
     return net
 
 
-def score(net: nn.Module, data: Dataset, split: str, machine: Machine) -> float:
-    """Accuracy on a split's plain samples."""
-    labels = data.y[data.splits[split]]
+def placed_scores(net: nn.Module, data: Dataset, machine: Machine) -> dict[str, float]:
+    """How good `net` is on the plain samples of "validation" and "test", computed on `machine`."""
     net.to(machine.torch_device())
-    value = accuracy(labels, predict_rows(net, len(labels), plain_rows(data, split), machine))
+    found = scores(net, data, machine)
     net.to("cpu")
-    return value
+    return found
 
 
 def load_teacher(directory: Path, code: str = "") -> Teacher:
@@ -143,11 +143,14 @@ def load_teacher(directory: Path, code: str = "") -> Teacher:
     try:
         header = json.loads((directory / "teacher.json").read_text("utf-8"))
         classes = tuple(header["classes"])
-        if header["model"] in FILES:
+        outputs = header.get("outputs", len(classes))
+        if header["model"] == NONE:
+            net = nn.Module()
+        elif header["model"] in FILES:
             name, kind = FILES[header["model"]]
-            net = kind((directory / name).read_bytes(), header["inputs"] == "unit", len(classes), name)
+            net = kind((directory / name).read_bytes(), header["inputs"] == "unit", outputs, name)
         else:
-            net = build(header["model"], header["channels"], len(classes), header["width"], code)
+            net = build(header["model"], header["channels"], outputs, header["width"], code)
         dataset_sha256 = str(header["dataset_sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
@@ -180,7 +183,8 @@ def _fit(
     )
 
     def batches(epoch: int, rows: torch.Tensor) -> Batch:
-        return replay.rows(epoch, rows), (labels[rows],)
+        x = replay.rows(epoch, rows)
+        return x, (x if data.reconstructed else labels[rows],)
 
     schedule = Schedule(
         samples=len(ids),
@@ -193,8 +197,13 @@ def _fit(
         optimizer=params.optimizer,
         ema=params.ema,
     )
-    return train(net, batches, _cross_entropy, schedule, watch, machine)
+    loss = _reconstruction if data.reconstructed else _cross_entropy
+    return train(net, batches, loss, schedule, watch, machine)
 
 
 def _cross_entropy(logits: torch.Tensor, targets: tuple[torch.Tensor, ...]) -> torch.Tensor:
     return nn.functional.cross_entropy(logits, targets[0])
+
+
+def _reconstruction(outputs: torch.Tensor, targets: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return nn.functional.mse_loss(outputs, targets[0])

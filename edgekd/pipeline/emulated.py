@@ -9,14 +9,26 @@ from typing import Any
 
 import numpy as np
 
-from edgekd.evaluate.record import new_record
+from edgekd.evaluate.record import OF_AUTOENCODERS, new_record
 from edgekd.mcu.bench import bench_image
 from edgekd.mcu.toolchain import find_compiler
 from edgekd.pipeline.request import Job
-from edgekd.pipeline.samples import Samples, float_accuracy, graph_inputs, probe_inputs, test_samples, top1
+from edgekd.pipeline.samples import (
+    Samples,
+    finds_anomalies,
+    float_accuracy,
+    float_auc,
+    graph_inputs,
+    int8_auc,
+    probe_inputs,
+    test_samples,
+    top1,
+)
 from edgekd.pipeline.shipping import MODEL_FILES, graph_of
 from edgekd.qgraph.edges import strip_float_edges
 from edgekd.store import write_atomically
+
+_SOURCE = "every output of the core and the host build of the same C"
 
 
 def bench_emulated(job: Job, engine: str, identity: dict[str, Any]) -> dict[str, Any]:
@@ -48,20 +60,21 @@ def bench_emulated(job: Job, engine: str, identity: dict[str, Any]) -> dict[str,
     with (job.out / "outputs.bin").open("wb") as file:
         for output in outputs:
             file.write(np.ascontiguousarray(output).tobytes())
-    return {key: record[key] for key in ("accuracy", "samples", "bit_exact", "estimated_latency_us")}
+    shown = ("accuracy", *OF_AUTOENCODERS, "samples", "bit_exact", "estimated_latency_us")
+    return {key: record[key] for key in shown if key in record}
 
 
 def _accuracy(job: Job, samples: Samples | None, outputs: list[Any], graph: Any) -> dict[str, Any]:
     if samples is None:
         return {}
-    predicted = top1(graph, outputs)
-    found: dict[str, Any] = {
-        "split": samples.split,
-        "accuracy": float((predicted == samples.y).mean()),
-        "accuracy_source": "every output of the core and the host build of the same C",
-        "agreement": 1.0,
-    }
-    if "float" in job.inputs:
-        model = (job.path("float") / MODEL_FILES["float"]).read_bytes()
-        found["accuracy_float"] = float_accuracy(model, samples)
+    found: dict[str, Any] = {"split": samples.split, "accuracy_source": _SOURCE, "agreement": 1.0}
+    floating = (job.path("float") / MODEL_FILES["float"]).read_bytes() if "float" in job.inputs else None
+    if finds_anomalies(graph, samples.y):
+        found["auc"] = int8_auc(graph, samples.x, outputs[0], samples.y)
+        if floating:
+            found["auc_float"] = float_auc(floating, samples)
+        return found
+    found["accuracy"] = float((top1(graph, outputs) == samples.y).mean())
+    if floating:
+        found["accuracy_float"] = float_accuracy(floating, samples)
     return found

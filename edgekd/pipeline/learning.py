@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekd.declaration import told
 from edgekd.errors import ConfigError
 from edgekd.pipeline.processes import train_together
 from edgekd.pipeline.request import Job, Request, Wanted, processor, versions
@@ -25,21 +26,27 @@ def training_tools(request: Request) -> dict[str, str]:
 def seeded(request: Request, *tables: str) -> dict[str, Any]:
     """The named tables of the recipe with its seed and what it computes on."""
     recipe = request.need_recipe()
-    chosen = {table: asdict(getattr(recipe, table)) for table in tables}
+    chosen = {table: told(getattr(recipe, table)) for table in tables}
     return chosen | {name: getattr(recipe, name) for name in ("seed", "threads", "device", "precision")}
+
+
+def distill_inputs(request: Request) -> dict[str, str]:
+    """Data and knowledge; the teacher, too, where the loss looks into it."""
+    live = request.recipe is not None and bool(request.recipe.distill.hints)
+    return {"data": "dataset", "knowledge": "knowledge"} | ({"teacher": "teacher"} if live else {})
 
 
 def dataset_params(request: Request) -> dict[str, Any]:
     """[data] and the seed; a path counts by its name and content, not by where it lies."""
     recipe = request.need_recipe()
-    return {"data": _named(asdict(recipe.data), "path"), "seed": recipe.seed}
+    return {"data": _named(told(recipe.data), "path"), "seed": recipe.seed}
 
 
 def teacher_params(request: Request) -> dict[str, Any]:
     """[teacher], its checkpoint by name and content."""
     recipe = request.need_recipe()
     names = [field.name for field in fields(TeacherParams)]  # one of several is keyed as it would be alone
-    table = {name: value for name, value in asdict(recipe.teacher).items() if name in names}
+    table = {name: value for name, value in told(recipe.teacher).items() if name in names}
     table = _named(_named(table, "checkpoint"), "code")
     return seeded(request, "teacher") | {"teacher": table, "seed": teacher_seed(recipe)} | _together(recipe)
 
@@ -149,10 +156,13 @@ def _run_mix(job: Job) -> dict[str, Any]:
 def run_distill(job: Job) -> dict[str, Any]:
     from edgekd.learn.distill import distill_student
 
-    recipe, places = job.request.need_recipe(), (job.path("data"), job.path("knowledge"))
+    recipe = job.request.need_recipe()
+    data, knowledge = job.path("data"), job.path("knowledge")
+    live = {"teacher": job.path("teacher")} if "teacher" in job.inputs else {}
     if recipe.processes > 1:
-        return train_together(job, "distill", dataset=places[0], knowledge=places[1])
-    return distill_student(*places, recipe, job.out, watch=watch(job))
+        return train_together(job, "distill", dataset=data, knowledge=knowledge, **live)
+    teacher = live.get("teacher")
+    return distill_student(data, knowledge, recipe, job.out, watch=watch(job), teacher_dir=teacher)
 
 
 def run_ablation(job: Job) -> dict[str, Any]:

@@ -99,6 +99,32 @@ def float_accuracy(model: bytes, samples: Samples) -> float:
     return float((run_onnx(model, samples.floats()).argmax(axis=1) == samples.y).mean())
 
 
+def finds_anomalies(graph: QGraph, y: npt.NDArray[np.int64]) -> bool:
+    """Whether the model gives its input again, and the labels say which samples are normal (0) or not (1)."""
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        return False
+    taken, given = (graph.tensors[i].shape for i in (graph.inputs[0], graph.outputs[0]))
+    return int(np.prod(taken)) == int(np.prod(given)) and set(y.tolist()) == {0, 1}
+
+
+def int8_auc(graph: QGraph, x: Array, outputs: Array, y: npt.NDArray[np.int64]) -> float:
+    """AUC of the squared distance between samples x (float, or the model's integers) and int8 outputs."""
+    from edgekd.evaluate.roc import anomaly_scores, auc
+    from edgekd.qgraph.edges import dequantize_output
+
+    taken, given = graph.tensors[graph.inputs[0]], graph.tensors[graph.outputs[0]]
+    real = x.astype(np.float32) if x.dtype.kind == "f" else dequantize_output(x, taken)
+    return auc(y, anomaly_scores(real, dequantize_output(outputs, given))).value
+
+
+def float_auc(model: bytes, samples: Samples) -> float:
+    """The same of the float ONNX model, by ONNX Runtime on this machine."""
+    from edgekd.evaluate.roc import anomaly_scores, auc
+    from edgekd.export.onnx_session import run_onnx
+
+    return auc(samples.y, anomaly_scores(samples.floats(), run_onnx(model, samples.floats()))).value
+
+
 def top1(graph: QGraph, outputs: Sequence[Array]) -> npt.NDArray[np.int64]:
     """The class of each sample: the first largest value of the first output."""
     classes: npt.NDArray[np.int64] = np.argmax(outputs[0].reshape(len(outputs[0]), -1), axis=1)

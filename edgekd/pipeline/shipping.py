@@ -122,7 +122,7 @@ def run_export(job: Job) -> dict[str, Any]:
 def _export_linux(job: Job) -> dict[str, Any]:
     """`bundle/`: the int8 and the float ONNX, samples, golden outputs."""
     from edgekd.export.linux import bundle_name, write_bundle
-    from edgekd.pipeline.samples import float_accuracy, test_samples
+    from edgekd.pipeline.samples import finds_anomalies, float_accuracy, test_samples
     from edgekd.quantize.activation import uint8_variant
 
     if "samples" not in job.inputs:
@@ -133,15 +133,16 @@ def _export_linux(job: Job) -> dict[str, Any]:
     int8 = (job.path("int8") / MODEL_FILES["qdq"]).read_bytes()
     floating = (job.path("float") / MODEL_FILES["float"]).read_bytes() if "float" in job.inputs else None
     samples = test_samples(job.inputs["samples"], job.request.samples)
+    classes = not finds_anomalies(graph_of(job.inputs["int8"]), samples.y)
     write_bundle(
         job.out / BUNDLE,
         name=bundle_name(params["name"]),
         float_onnx=floating,
         int8_onnx=uint8_variant(int8) if params["activation"] == "uint8" else int8,
         activation=params["activation"],
-        labels=samples.classes or None,
+        labels=(samples.classes or None) if classes else None,
         samples_x=samples.floats(),
-        samples_y=samples.y,
+        samples_y=samples.y if classes else None,
         split=samples.split,
         golden_count=min(GOLDEN_SAMPLES, len(samples.x)),
         preprocessing={
@@ -153,7 +154,7 @@ def _export_linux(job: Job) -> dict[str, Any]:
     )
     return {
         "samples": len(samples.x),
-        "accuracy_float": float_accuracy(floating, samples) if floating else None,
+        "accuracy_float": float_accuracy(floating, samples) if floating and classes else None,
         "bundle_bytes": sum(p.stat().st_size for p in (job.out / BUNDLE).iterdir()),
     }
 

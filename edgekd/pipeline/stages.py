@@ -45,7 +45,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "distill",
             version=2,
-            inputs=lambda request: {"data": "dataset", "knowledge": "knowledge"},
+            inputs=learning.distill_inputs,
             params=learning.distill_params,
             run=learning.run_distill,
             tools=learning.training_tools,
@@ -148,7 +148,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "bench",
-            version=3,
+            version=4,
             inputs=benching.bench_inputs,
             params=benching.bench_params,
             run=benching.run_bench,

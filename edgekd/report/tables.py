@@ -95,6 +95,10 @@ def _accuracy_rows(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell
             f"{record['accuracy']:.4f}",
             f"{record['samples']:,} samples, split: {record['split']}",
         )
+    for key, kind in (("auc", "int8"), ("auc_float", "float")):
+        if record.get(key) is not None:
+            how = "area under the ROC curve of the squared error" if kind == "int8" else "ONNX Runtime"
+            yield f"AUC, {kind}", f"{record[key]:.4f}", f"{how}, {record['samples']:,} samples"
     if record["accuracy_float"] is not None:
         yield (
             "accuracy, float",

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from edgekd.learn.ablation import distillation_report, equal_step, summary, variant
-from edgekd.learn.losses import Loss, student_loss, terms_of
+from edgekd.learn.losses import Loss, student_loss
 from edgekd.recipe import AblationParams, DistillParams, LossTerm
 from edgekd.report.learning import show_ablation
 from tests.learn.chain import Chain
@@ -69,7 +69,7 @@ def test_an_ablation_with_sgd(chain: Chain, tmp_path: Path) -> None:
 
 def test_a_standardized_loss_carries_its_papers_weight() -> None:
     params = DistillParams(hard_share=0.1, temperature=2.0)
-    hard, soft = terms_of(variant(params, "kd-std"))
+    hard, soft = variant(params, "kd-std").terms
     assert hard == LossTerm("hard", 0.1)
     assert soft == LossTerm("kd", pytest.approx(8.1), 2.0, standardize=True)
     assert variant(params, "recipe") == params and variant(params, "dkd").loss == "dkd"

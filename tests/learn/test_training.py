@@ -144,17 +144,28 @@ def test_the_cycle_is_torchs() -> None:
 
 
 def test_the_average_is_the_running_mean_of_the_weights() -> None:
-    """By hand over two steps of one weight without momentum: a_2 = 0.9 a_1 + 0.1 w_2, a_1 = w_1."""
+    """By hand over four steps of one weight: a_1 = w_1, a_2 = 0.8 a_1 + 0.2 w_2, and so on."""
+    schedule = Schedule(1, 4, 1, 0.1, 0.0, 1, "mean", "sgd", 0.8)
     seen: list[float] = []
-    net = torch.nn.Linear(1, 1, bias=False)
 
-    def one(epoch: int, rows: torch.Tensor) -> Batch:
-        seen.append(float(net.weight.detach()))
-        return torch.ones(1, 1), ()
+    def weight(ema: float) -> float:
+        net = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(net.weight, 1.0)
 
-    train(net, one, lambda y, t: (y - 3).square().mean(), Schedule(1, 3, 1, 0.1, 0.0, 1, "mean", "sgd", 0.5))
-    final = float(net.weight.detach())
-    assert min(seen[1], seen[2]) < final < 3 and final != seen[2]
+        def one(epoch: int, rows: torch.Tensor) -> Batch:
+            seen.append(float(net.weight.detach()))
+            return torch.ones(1, 1), ()
+
+        changed = dataclasses.replace(schedule, ema=ema)
+        train(net, one, lambda y, t: (y - 3).square().mean(), changed)
+        return float(net.weight.detach())
+
+    last = weight(0.0)
+    _, first, second, third = seen
+    expected = first
+    for each in (second, third, last):
+        expected = 0.8 * expected + 0.2 * each
+    assert weight(0.8) == pytest.approx(expected, rel=1e-6) != pytest.approx(last, rel=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

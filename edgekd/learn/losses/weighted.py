@@ -9,32 +9,18 @@ import torch
 from edgekd.errors import VerifyError
 from edgekd.learn.losses import logits
 from edgekd.learn.losses.outputs import difference
-from edgekd.recipe import DistillParams, LossTerm
+from edgekd.recipe import HINTS, ON_OUTPUTS, DistillParams, LossTerm
 
 # (the student's outputs, (the teacher's outputs, labels)) -> a scalar
 Loss = Callable[[torch.Tensor, tuple[torch.Tensor, ...]], torch.Tensor]
 
-ON_OUTPUTS = ("mse", "mae", "huber")
-
-
-def terms_of(params: DistillParams) -> tuple[LossTerm, ...]:
-    """The terms that `params` asks for; a name alone stands for hard_share of labels, the rest of it."""
-    if not isinstance(params.loss, str):
-        return params.loss
-    name, share = params.loss, params.hard_share
-    if name == "hard":
-        return (LossTerm("hard"),)
-    by_labels = LossTerm(name, share, to="labels") if name in ON_OUTPUTS else LossTerm("hard", share)
-    by_teacher = LossTerm(name, 1.0 - share, params.temperature)
-    return tuple(term for term in (by_labels, by_teacher) if term.weight > 0)
-
 
 def student_loss(params: DistillParams) -> Loss:
-    """The loss that `params` describes, as a function of (outputs, (teacher's outputs, labels)).
+    """The loss that `params` describes, as a function of (outputs, (teacher's outputs, labels)); no hints.
 
     Raises VerifyError when called with outputs and targets of different shapes.
     """
-    terms = terms_of(params)
+    terms = [term for term in params.terms if term.name not in HINTS]
 
     def loss(student: torch.Tensor, targets: tuple[torch.Tensor, ...]) -> torch.Tensor:
         teacher, labels = targets[0], targets[1]
@@ -44,16 +30,12 @@ def student_loss(params: DistillParams) -> Loss:
     return loss
 
 
-def _by_labels(term: LossTerm) -> bool:
-    return term.name == "hard" or (term.name in ON_OUTPUTS and term.to == "labels")
-
-
 def _value(
     term: LossTerm, student: torch.Tensor, teacher: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
     if term.name == "hard":
         return logits.hard(student, labels)
-    wanted = labels if _by_labels(term) else teacher
+    wanted = labels if term.by_labels else teacher
     if student.shape != wanted.shape:
         raise VerifyError(
             f"loss {term.name}: the student's outputs have shape {tuple(student.shape[1:])} and "

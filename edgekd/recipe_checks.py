@@ -1,0 +1,135 @@
+"""What no single field of a recipe can say: keys that must agree with each other, one sentence each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekd.declaration import suggest
+from edgekd.errors import ConfigError
+from edgekd.recipe import FILES, ON_OUTPUTS, SHARES_TOLERANCE, TEACHERS, Recipe, TeacherParams
+
+
+def check_together(recipe: Recipe, path: Path) -> None:
+    """What no single field can say: keys that must agree with each other."""
+    channels, strides = recipe.student.channels, recipe.student.strides
+    autoencoder = recipe.student.model == "autoencoder"
+    if not autoencoder and (len(channels) < 2 or len(channels) != len(strides)):
+        raise ConfigError(
+            f"{path}: student.channels has {len(channels)} entries and student.strides {len(strides)}; "
+            "give both the same number, two at least"
+        )
+    _check_teacher(recipe.teacher, "teacher", path)
+    for index, each in enumerate(recipe.teachers):
+        _check_teacher(each, f"teachers[{index}]", path)
+    _check_shares(recipe, path)
+    _check_processes(recipe, path)
+    if not recipe.distill.loss:
+        raise ConfigError(f"{path}: distill.loss is an empty list; name one term at least")
+    for term in recipe.distill.loss if isinstance(recipe.distill.loss, tuple) else ():
+        if term.alpha == 0 and term.beta == 0:
+            raise ConfigError(
+                f"{path}: distill.loss: {term.name} has alpha and beta 0; give one of them more"
+            )
+    _check_teaching(recipe, path)
+    if recipe.distill.hints:
+        _check_hints(recipe, path)
+    if autoencoder or recipe.data.vectors:
+        _check_autoencoder(recipe, path)
+    methods = recipe.compress.methods
+    if len(set(methods)) != len(methods):
+        raise ConfigError(f"{path}: compress.methods repeats an entry; name each method once")
+
+
+def _check_teacher(teacher: TeacherParams, where: str, path: Path) -> None:
+    if ":" not in teacher.model and teacher.model not in TEACHERS:
+        raise ConfigError(f"{path}: {where}.model is {teacher.model!r}{suggest(teacher.model, TEACHERS)}")
+    if teacher.code:
+        raise ConfigError(f"{path}: {where}.code is found by {where}.model's name; leave it out")
+    if teacher.model in FILES and (teacher.epochs or not teacher.checkpoint):
+        raise ConfigError(
+            f"{path}: {FILES[teacher.model]} is a file and cannot be trained; "
+            f"set {where}.checkpoint and epochs = 0"
+        )
+
+
+def _check_shares(recipe: Recipe, path: Path) -> None:
+    """Several teachers or several directories: which may stand together, and that weights are shares."""
+    if recipe.teachers and recipe.teacher != TeacherParams():
+        raise ConfigError(f"{path}: it has [teacher] and [[teachers]]; move [teacher] into the list")
+    if recipe.mix and (recipe.teachers or recipe.teacher != TeacherParams()):
+        raise ConfigError(
+            f"{path}: [[mix]] takes knowledge that is there; leave the teachers out, or [[mix]]"
+        )
+    given = [each.weight for each in recipe.teachers if each.weight is not None]
+    if given and len(given) != len(recipe.teachers):
+        raise ConfigError(f"{path}: some of [[teachers]] have a weight; give one to each of them, or to none")
+    for table, shares in (("teachers", given), ("mix", [part.weight for part in recipe.mix])):
+        if shares and (min(shares) <= 0 or abs(sum(shares) - 1) > SHARES_TOLERANCE):
+            said = ", ".join(f"{share:g}" for share in shares)
+            raise ConfigError(
+                f"{path}: the weights of [[{table}]] are {said}; take shares above 0 that sum to 1"
+            )
+
+
+def _check_processes(recipe: Recipe, path: Path) -> None:
+    batches = {f"teachers[{n}]": each.batch_samples for n, each in enumerate(recipe.teachers)}
+    batches |= {"teacher": recipe.teacher.batch_samples, "distill": recipe.distill.batch_samples}
+    for table, batch in batches.items():
+        if batch % recipe.processes:
+            raise ConfigError(
+                f"{path}: {table}.batch_samples is {batch}, which {recipe.processes} processes cannot share; "
+                "take a multiple"
+            )
+
+
+def _check_teaching(recipe: Recipe, path: Path) -> None:
+    """What a student is taught with must be there."""
+    given = [each.model for each in recipe.teachers or (recipe.teacher,)]
+    if "none" in given and recipe.teachers:
+        raise ConfigError(f"{path}: one of [[teachers]] is none; leave it out of the list")
+    if "autoencoder" in given and recipe.student.model != "autoencoder":
+        raise ConfigError(f"{path}: an autoencoder teaches no classes; name another teacher.model")
+    asking = [term.name for term in recipe.distill.terms if not term.by_labels]
+    if recipe.teacher.model == "none" and asking:
+        raise ConfigError(
+            f"{path}: distill.loss: {asking[0]} compares with a teacher, and teacher.model is none; "
+            'name a teacher, or learn from labels: loss = "hard", of vectors "mse" with hard_share = 1'
+        )
+
+
+def _check_hints(recipe: Recipe, path: Path) -> None:
+    """Inner maps are compared by layers with names, and not with files of other makers."""
+    for term in recipe.distill.hints:
+        if not term.student_layer or not term.teacher_layer:
+            raise ConfigError(f"{path}: distill.loss: {term.name} compares maps; set both of its _layer keys")
+        if recipe.mix or recipe.teachers:
+            raise ConfigError(
+                f"{path}: distill.loss: {term.name} looks into one teacher; leave the term out, or have one"
+            )
+        if recipe.teacher.model in FILES:
+            raise ConfigError(
+                f"{path}: distill.loss: {term.name} looks into the teacher, and "
+                f"{FILES[recipe.teacher.model]} shows its outputs alone; leave the term out"
+            )
+    if len(recipe.distill.hints) == len(recipe.distill.terms):
+        raise ConfigError(f"{path}: distill.loss has hints alone, which teach no answer; add kd or hard")
+
+
+def _check_autoencoder(recipe: Recipe, path: Path) -> None:
+    """An autoencoder gives its input again: it needs vectors, losses on real outputs, and AUC."""
+    teachers, kinds = recipe.teachers or (recipe.teacher,), {recipe.knowledge.augment.kind}
+    kinds |= {each.augment.kind for each in teachers if each.model != "none" and each.epochs}
+    images = {"convnet", "resnet20", "resnet56"} & {each.model for each in teachers}
+    wrong = [term.name for term in recipe.distill.terms if term.name not in ON_OUTPUTS]
+    needs = (
+        (recipe.student.model == "autoencoder", 'student.model = "autoencoder" with data.vectors = true'),
+        (recipe.data.vectors, "data.vectors = true: it takes samples as rows of numbers"),
+        (kinds == {"none"}, 'augment = { kind = "none" }: vectors are not moved'),
+        (not images, 'teacher.model "autoencoder" or "none"'),
+        (not recipe.mix, "a teacher, or none, in place of [[mix]]"),
+        (not wrong, f"distill.loss {', '.join(ON_OUTPUTS)}, not {', '.join(wrong)}"),
+        (recipe.gate.metric == "auc", 'gate.metric = "auc": it has no classes'),
+    )
+    for held, needed in needs:
+        if not held:
+            raise ConfigError(f"{path}: an autoencoder needs {needed}")
