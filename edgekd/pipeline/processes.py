@@ -43,8 +43,8 @@ def _without_none(value: Any) -> Any:
 def train_together(job: Job, stage: str, **inputs: Path) -> dict[str, Any]:
     """Run the training stage `stage` in as many processes as the recipe says; its metrics.
 
-    inputs: "dataset" and, for distill, "knowledge", with hints "teacher". Raises what the stage raises; ConfigError where there are
-    fewer GPUs than processes.
+    inputs: "dataset" and, for distill, "knowledge", with hints "teacher". Raises what the stage raises;
+    ConfigError where there are fewer GPUs than processes.
     """
     request = job.request
     recipe = request.need_recipe()
