@@ -126,6 +126,7 @@ def training_job(request: Request, stage: str, out: Path) -> dict[str, Any]:
     """
     if stage not in TRAININGS:
         raise ConfigError(f"stage {stage!r} is no training in several processes{suggest(stage, TRAININGS)}")
+    STAGES[stage].inputs(request)  # refuses a recipe without the one teacher
     inputs = {name: make(request, each).path for name, each in TRAININGS[stage].items()}
     work = out / "work"
     work.mkdir(parents=True, exist_ok=True)

@@ -68,6 +68,16 @@ def member_requests(request: Request) -> list[Request]:
     return [request] if found == [recipe] else [replace(request, recipe=each) for each in found]
 
 
+def teacher_inputs(request: Request) -> dict[str, Wanted]:
+    """The data set. Raises ConfigError where the recipe has several teachers, or none."""
+    recipe = request.need_recipe()
+    if recipe.mix:
+        raise ConfigError(f"recipe {recipe.name} has no teacher: its knowledge is that of [[mix]]")
+    if recipe.teachers:
+        raise ConfigError(f"recipe {recipe.name} has several teachers; `invoke teacher` makes each of them")
+    return {"data": "dataset"}
+
+
 def knowledge_inputs(request: Request) -> dict[str, Wanted]:
     """The data set and the teacher; each of several as "teacher-1", ...; none where knowledge is given."""
     recipe = request.need_recipe()

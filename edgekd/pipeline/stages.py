@@ -29,7 +29,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "teacher",
             version=3,
-            inputs=lambda request: {"data": "dataset"},
+            inputs=learning.teacher_inputs,
             params=learning.teacher_params,
             run=learning.run_teacher,
             tools=learning.training_tools,

@@ -51,3 +51,18 @@ def test_knowledge_from_elsewhere_needs_no_teacher(tmp_path: Path) -> None:
     absent = asked(here, "absent", '[[mix]]\nknowledge = "from-nowhere"\n')
     with pytest.raises(ConfigError, match=r"from-nowhere/knowledge.json is not there"):
         api.make(absent, "distill")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[mix]]\nknowledge = "k"\n', r"recipe odd has no teacher: its knowledge is that of \[\[mix\]\]"),
+        (f"[[teachers]]\n{FIRST}[[teachers]]\n{SECOND}", "recipe odd has several teachers; `invoke teacher`"),
+    ],
+)
+def test_the_one_teacher_of_a_recipe_that_has_not_one(tmp_path: Path, text: str, said: str) -> None:
+    request = asked(tmp_path, "odd", text)
+    with pytest.raises(ConfigError, match=said):
+        api.make(request, "teacher")
+    with pytest.raises(ConfigError, match=said):
+        api.training_job(request, "teacher", tmp_path)
