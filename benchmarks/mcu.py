@@ -1,11 +1,12 @@
 """The generated C beside TensorFlow Lite Micro on the emulated Cortex-M4F, as a Markdown table.
 
-    python benchmarks/mcu.py [--shared FOLDER] [--family dsp] [--winograd] [MODEL ...]
+    python benchmarks/mcu.py [--shared FOLDER] [--family dsp] [--winograd] [--updatable] [MODEL ...]
 
 Each MLPerf Tiny model is generated, built with clang and GCC, and run on its golden inputs; every output
 byte must be equal. TFLM's column is its best row for that core in baseline_tflm.json, counted the same
 way. Instructions are counted, cycles are modelled; both are the most over the counted samples. --winograd
-lets 3 x 3 convolutions take weights of 3.6 times their bytes.
+lets 3 x 3 convolutions take weights of 3.6 times their bytes; --updatable builds code whose weights can be
+replaced.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from edgekd.errors import MissingDependencyError, VerifyError  # noqa: E402
 from edgekd.mcu.codegen import generate  # noqa: E402
 from edgekd.mcu.emulator import run_image  # noqa: E402
 from edgekd.mcu.firmware import build_image  # noqa: E402
+from edgekd.mcu.library import Library  # noqa: E402
 from edgekd.mcu.options import Options  # noqa: E402
 from edgekd.mcu.toolchain import Compiler, find_compiler  # noqa: E402
 from edgekd.qgraph.tflite_reader import read_tflite  # noqa: E402
@@ -102,8 +104,10 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
     parser.add_argument("--family", choices=("dsp", "portable"), default="dsp")
     parser.add_argument("--winograd", action="store_true")
+    parser.add_argument("--updatable", action="store_true")
     arguments = parser.parse_args()
-    options = Options(winograd=arguments.winograd)
+    library = Library(is_updatable=arguments.updatable)
+    options = Options(winograd=arguments.winograd, library=library)
     data = arguments.shared / "data" / "mlperf_tiny"
     print(HEAD)
     with tempfile.TemporaryDirectory(prefix="edgekd-mcu-") as cache:

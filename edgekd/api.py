@@ -17,6 +17,7 @@ from typing import Any
 
 from edgekd.declaration import list_named, suggest
 from edgekd.errors import ArtifactError, ConfigError
+from edgekd.mcu.library import Library
 from edgekd.pipeline import graph
 from edgekd.pipeline.learning import member_requests
 from edgekd.pipeline.processes import TRAININGS, job_table
@@ -48,6 +49,8 @@ def request(
     key: str = "",
     ssh_config: str = "",
     again: bool = False,
+    prefix: str = "",
+    updatable: bool = False,
     source: str = "",
     log: str = "",
     progress: Progress = silent,
@@ -58,7 +61,8 @@ def request(
     model: a .tflite or .onnx file that replaces the recipe; data: an .npz file with x and y that
     replaces its samples; source: where the recipe's samples lie, in place of its data.path; log: a .csv
     that trainings append a line an epoch to, or a folder for TensorBoard's events; shared: a team's cache
-    (any fsspec URL); start: where the search for the project begins (default: here).
+    (any fsspec URL); prefix: what the generated C's names begin with; updatable: whether its weights can be
+    replaced apart from its code; start: where the search for the project begins (default: here).
     Raises ConfigError or ArtifactError.
     """
     project = project_root(start or Path.cwd())
@@ -78,6 +82,8 @@ def request(
         compiler=compiler or "clang",
         engine=engine or None,
         again=again,
+        prefix=Library(prefix=prefix or "model").prefix,
+        is_updatable=updatable,
         log=Path(log) if log else None,
         key_file=Path(key).expanduser() if key else None,
         ssh_config=Path(ssh_config).expanduser() if ssh_config else None,
@@ -197,6 +203,20 @@ def diff(request: Request, a: str = "reference", b: str = "core") -> dict[str, A
     from edgekd.pipeline.checking import diff_model
 
     return diff_model(request, a, b)
+
+
+def weights(request: Request, built: str, out: Path) -> dict[str, Any]:
+    """Write the weights of the request's model for a device that runs the code of an updatable export.
+
+    built: the export's key, or a path in its artifact; out: the file, written whole or not at all. Returns
+    {"file", "bytes", "layout", "model", "for"}. Raises ConfigError where that export is not updatable,
+    ArtifactError in one sentence where the model is of another structure.
+    """
+    from edgekd.pipeline.libraries import weights_for
+    from edgekd.pipeline.shipping import graph_of, int8_stage
+
+    export = find_artifact(request.store, built)
+    return weights_for(export, graph_of(graph.make(request, int8_stage(request))), out)
 
 
 def deploy(request: Request, to: str = "") -> Mapping[str, Any]:

@@ -38,6 +38,9 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "shared": ("", "a team's cache of artifacts: a folder or any fsspec URL"),
     "json": (False, "print the result as JSON"),
     "again": (False, "make the result anew although it is there"),
+    "prefix": ("", "what the C's files and names begin with (default: model)"),
+    "updatable": (False, "C whose weights can be replaced apart from its code, at a cost"),
+    "out": ("", "the file to write"),
     "part": ("", "only these parts of the tests, a comma between them"),
     "no_skips": (False, "a skipped test is a failed test"),
     "seed": ("", "of a soak's random inputs"),
@@ -59,17 +62,10 @@ COMMON = (
     "again",
 )
 
+LIBRARY = ("prefix", "updatable")
 SSH = ("to", "key", "ssh_config")
-DEPLOY_ROWS = (
-    "release",
-    "root",
-    "releases",
-    "removed",
-    "uploaded_bytes",
-    "resumed_bytes",
-    "upload_s",
-    "free_bytes",
-)
+UPLOADED = ("uploaded_bytes", "resumed_bytes", "upload_s", "free_bytes")
+DEPLOY_ROWS = ("release", "root", "releases", "removed", *UPLOADED)
 
 Body = Callable[..., None]
 ns = Collection()
@@ -136,7 +132,7 @@ def _number(text: str, option: str) -> int | None:
 def _request(view: Any, given: dict[str, Any]) -> Any:
     from edgekd import api
 
-    known = {k: v for k, v in given.items() if k not in ("json", "to", "samples")}
+    known = {k: v for k, v in given.items() if k not in ("json", "to", "samples", "out")}
     return api.request(**known, samples=_number(given.get("samples", ""), "samples"), progress=view)
 
 
@@ -226,19 +222,19 @@ def quantize(**given: Any) -> None:
     _stage_task("quantize", "invoke export --target mcu-sim", given)
 
 
-@command(*COMMON)
+@command(*COMMON, *LIBRARY)
 def export(**given: Any) -> None:
     """Write what the target runs: generated C and a TFLite Micro array, or a Linux bundle."""
     _stage_task("export", f"invoke bench --target {given['target'] or 'mcu-sim'}", given)
 
 
-@command(*COMMON)
+@command(*COMMON, *LIBRARY)
 def build(**given: Any) -> None:
     """Compile and link the firmware image for a microcontroller target."""
     _stage_task("build", f"invoke bench --target {given['target'] or 'mcu-sim'}", given)
 
 
-@command(*COMMON, *SSH)
+@command(*COMMON, *SSH, *LIBRARY)
 def bench(**given: Any) -> None:
     """Measure on the target: accuracy, instructions or latency, memory."""
     from edgekd import api
@@ -277,6 +273,21 @@ def check(**given: Any) -> None:
     origin = f"--model {given['model']}" if given["model"] else "--recipe " + (given["recipe"] or "digits")
     if fitting:
         _advise(f"invoke bench {origin} --target {fitting[0]}")
+
+
+@command("model", "recipe", "data", "out", "store", "json", positional=("export",))
+def weights(export: str, **given: Any) -> None:
+    """Write a fine-tuned model's weights for firmware that was exported with --updatable."""
+    from edgekd import api
+    from edgekd.report.tables import show_table
+
+    if not given["out"]:
+        raise ConfigError("no file to write is named; add --out FILE.bin")
+    found = api.weights(_request(lambda *a: None, given), export, Path(given["out"]))
+    if given["json"]:
+        _print_json(found)
+    else:
+        show_table("Weights", ("what", "value"), list(found.items()))
 
 
 @command("model", "recipe", "target", "data", "samples", "compiler", "store", "json", positional=("a", "b"))
@@ -379,7 +390,7 @@ def targets(**given: Any) -> None:
     _advise("invoke bench --target mcu-sim")
 
 
-@command(*COMMON)
+@command(*COMMON, *LIBRARY)
 def graph(**given: Any) -> None:
     """Show the stages: what is cached, what is to do, where the time went."""
     from edgekd import api

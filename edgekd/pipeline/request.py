@@ -39,6 +39,8 @@ class Request:
     compiler: str = "clang"
     engine: str | None = None
     again: bool = False
+    prefix: str = "model"  # of the generated C's files and symbols
+    is_updatable: bool = False  # whether the C's weights can be replaced apart from its code
     key_file: Path | None = None  # SSH identity; None: the agent's and the config file's
     ssh_config: Path | None = None  # None: ~/.ssh/config
     log: Path | None = None  # a .csv that trainings append to, or a folder for TensorBoard

@@ -94,15 +94,21 @@ def run_quantize(job: Job) -> dict[str, Any]:
 
 def export_inputs(request: Request) -> dict[str, str]:
     inputs = {"int8": int8_stage(request)}
-    if request.need_target().kind == "mcu":
-        return inputs
+    if request.need_target().kind == "mcu":  # a recipe's data set knows the classes' names
+        return inputs if request.model else inputs | {"samples": "dataset"}
     return inputs | float_inputs(request) | sample_inputs(request)
 
 
 def export_params(request: Request) -> dict[str, Any]:
     target = request.need_target()
     if target.kind == "mcu" or target.runtime is None:
-        return {"kind": "mcu", "core": target.core.cpu if target.core else ""}
+        core = target.core.cpu if target.core else ""
+        return {"kind": "mcu", "core": core, "prefix": request.prefix, "updatable": request.is_updatable}
+    if request.is_updatable or request.prefix != "model":
+        raise ConfigError(
+            f"target {target.name} runs ONNX Runtime, not C; leave --updatable and --prefix out, "
+            "or take a target of kind mcu (`invoke targets` lists them)"
+        )
     if request.model and request.model.form == "tflite":
         raise ConfigError(
             f"target {target.name} runs ONNX Runtime, and {request.model.path.name} is a .tflite file; "
@@ -162,13 +168,14 @@ def _export_linux(job: Job) -> dict[str, Any]:
 def _export_mcu(job: Job) -> dict[str, Any]:
     """`c/`: generated C; `tflm/`: the model, its array, its op resolver and the arena that TFLM needs."""
     from edgekd.export import tflm
-    from edgekd.mcu.codegen import generate
-    from edgekd.mcu.dsp.family import family_of
+    from edgekd.pipeline import libraries
     from edgekd.qgraph.edges import strip_float_edges
     from edgekd.qgraph.tflite_writer import write_tflite
 
-    graph = graph_of(job.inputs["int8"])
-    generated = generate(strip_float_edges(graph), family_of(export_params(job.request)["core"]))
+    graph, params = graph_of(job.inputs["int8"]), export_params(job.request)
+    stripped = strip_float_edges(graph)
+    labels = libraries.labels_of(stripped, job.inputs.get("samples"))
+    generated = libraries.generated_library(stripped, params, labels)
     own = job.path("int8") / MODEL_FILES["tflite"]
     tflite = own.read_bytes() if own.is_file() else write_tflite(graph)
     arena = asdict(tflm.arena(graph, tflite))
@@ -180,13 +187,17 @@ def _export_mcu(job: Job) -> dict[str, Any]:
         path = job.out / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, "utf-8", newline="\n")
-    (job.out / "tflm" / "model.tflite").write_bytes(tflite)
-    return {
+    (job.out / libraries.TFLITE).write_bytes(tflite)
+    metrics = {
         "model_bytes": len(tflite),
         "arena_bytes": generated.arena_bytes,
         "tflm_arena_bytes": arena,
         "passes": list(generated.passes),
     }
+    if not params["updatable"]:
+        return metrics
+    (job.out / "c" / f"{params['prefix']}_weights.bin").write_bytes(generated.weights.blob)
+    return metrics | {"updatable_cost": libraries.updatable_cost(stripped, generated, params["core"])}
 
 
 def graph_of(artifact: Artifact) -> Any:
