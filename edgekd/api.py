@@ -17,9 +17,9 @@ from typing import Any
 
 from edgekd.declaration import list_named, suggest
 from edgekd.errors import ArtifactError, ConfigError
-from edgekd.mcu.library import Library
 from edgekd.pipeline import graph
 from edgekd.pipeline.learning import member_requests
+from edgekd.pipeline.libraries import checked_prefix
 from edgekd.pipeline.processes import TRAININGS, job_table
 from edgekd.pipeline.request import ModelFile, Request
 from edgekd.pipeline.stages import STAGES, stage_of
@@ -82,7 +82,7 @@ def request(
         compiler=compiler or "clang",
         engine=engine or None,
         again=again,
-        prefix=Library(prefix=prefix or "model").prefix,
+        prefix=checked_prefix(prefix or "model"),
         is_updatable=updatable,
         log=Path(log) if log else None,
         key_file=Path(key).expanduser() if key else None,

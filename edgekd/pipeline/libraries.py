@@ -15,6 +15,13 @@ SELFTEST_VECTORS = 3
 TFLITE = Path("tflm") / "model.tflite"  # the deployed model, in an export's artifact
 
 
+def checked_prefix(prefix: str) -> str:
+    """`prefix`, once it is one that generated C can have; else ConfigError."""
+    from edgekd.mcu.library import Library
+
+    return Library(prefix=prefix).prefix
+
+
 def options_of(params: Mapping[str, Any], labels: tuple[str, ...] = ()) -> Any:
     """The Options that an export with these stage parameters generates with."""
     from edgekd.mcu.library import Library
