@@ -84,13 +84,7 @@ def measured(given: argparse.Namespace) -> None:
         command = [sys.executable, str(ROOT / "benchmarks/elsewhere.py"), given.recipe]
         report["here"] = told([*command, "--out", here, "--student", str(dataset), str(knowledge)])
         base = f"/{PLACE.as_posix()}"
-        command = [
-            "chroot",
-            str(image),
-            "/srv/venv/bin/python",
-            f"{base}/benchmarks/elsewhere.py",
-            given.recipe,
-        ]
+        command = inside(image, "/srv/venv/bin/python", f"{base}/benchmarks/elsewhere.py", given.recipe)
         places = [f"{base}/dataset", f"{base}/knowledge"]
         report["there"] = told([*command, "--out", f"{base}/student", "--student", *places])
         report |= compared(Path(here), place / "student")
@@ -106,10 +100,15 @@ def build(image: Path) -> None:
     for name in ("etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"):
         shutil.copyfile(Path("/") / name, image / name)
     shutil.copyfile(ROOT / "requirements/lock.txt", image / "srv/lock.txt")
-    inside = ["chroot", str(image)]
-    subprocess.run([*inside, "python3", "-m", "venv", "/srv/venv"], check=True)
-    pip = [*inside, "/srv/venv/bin/pip", "install", "-q", "--no-cache-dir", "-c", "/srv/lock.txt"]
-    subprocess.run([*pip, *LIBRARIES], check=True)
+    subprocess.run(inside(image, "python3", "-m", "venv", "/srv/venv"), check=True)
+    pip = ("/srv/venv/bin/pip", "install", "-q", "--no-cache-dir", "-c", "/srv/lock.txt")
+    subprocess.run(inside(image, *pip, *LIBRARIES), check=True)
+
+
+def inside(image: Path, *command: str) -> list[str]:
+    """A command in the image; /proc is there while it runs, for torch asks it what the processor can do."""
+    mounted = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+    return ["unshare", "--mount", "sh", "-c", mounted, str(image), *command]
 
 
 def told(command: list[str]) -> dict[str, Any]:
