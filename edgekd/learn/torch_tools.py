@@ -67,6 +67,17 @@ def machine_of(recipe: Recipe) -> Machine:
     return Machine(recipe.threads, recipe.device, recipe.precision)
 
 
+def refuse_missing_gpus(recipe: Recipe) -> None:
+    """Raise ConfigError where there is not a GPU for each of the recipe's processes."""
+    machine_of(recipe).torch_device()
+    found = torch.cuda.device_count()
+    if found < recipe.processes:
+        raise ConfigError(
+            f"this recipe wants {recipe.processes} processes, each on a GPU of its own, and here "
+            f"{'is' if found == 1 else 'are'} {found}; set processes = {found} in it"
+        )
+
+
 def has_bf16(device: str) -> bool:
     """Whether bfloat16 is a gain on this processor rather than emulated."""
     if device == "cuda":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgekd import errors
-from edgekd.errors import ConfigError, EdgekdError
+from edgekd.errors import EdgekdError
 from edgekd.pipeline.request import Job
 from edgekd.progress import Progress
 from edgekd.recipe import Recipe, alone
@@ -48,28 +48,15 @@ def train_together(job: Job, stage: str, **inputs: Path) -> dict[str, Any]:
     """
     request = job.request
     recipe = request.need_recipe()
-    _refuse_missing_gpus(recipe)
+    if recipe.device == "gpu":
+        from edgekd.learn.torch_tools import refuse_missing_gpus
+
+        refuse_missing_gpus(recipe)
     places = {**inputs, "out": job.out, "work": job.work(), "log": request.log}
     with tempfile.TemporaryDirectory(prefix="edgekd-") as folder:
         file = Path(folder) / "job.json"
         file.write_text(json.dumps(job_table(recipe, stage, places) | {"told": True}), "utf-8")
         return _run(file, recipe, request.progress)
-
-
-def _refuse_missing_gpus(recipe: Recipe) -> None:
-    if recipe.device != "gpu":
-        return
-    import torch
-
-    from edgekd.learn.torch_tools import machine_of
-
-    machine_of(recipe).torch_device()
-    found = torch.cuda.device_count()
-    if found < recipe.processes:
-        raise ConfigError(
-            f"this recipe wants {recipe.processes} processes, each on a GPU of its own, and here "
-            f"{'is' if found == 1 else 'are'} {found}; set processes = {found} in it"
-        )
 
 
 def _run(file: Path, recipe: Recipe, progress: Progress) -> dict[str, Any]:
