@@ -1,6 +1,7 @@
 """The generated C beside TensorFlow Lite Micro on the emulated Cortex-M4F, as a Markdown table.
 
-    python benchmarks/mcu.py [--shared FOLDER] [--family dsp] [--winograd] [--updatable] [MODEL ...]
+    python benchmarks/mcu.py [--shared FOLDER] [--family dsp] [--winograd] [--updatable]
+                             [--target mcu-sim] [MODEL ...]
 
 Each MLPerf Tiny model is generated, built with clang and GCC, and run on its golden inputs; every output
 byte must be equal. TFLM's column is its best row for that core in baseline_tflm.json, counted the same
@@ -32,7 +33,7 @@ from edgekd.mcu.library import Library  # noqa: E402
 from edgekd.mcu.options import Options  # noqa: E402
 from edgekd.mcu.toolchain import Compiler, find_compiler  # noqa: E402
 from edgekd.qgraph.tflite_reader import read_tflite  # noqa: E402
-from edgekd.target import load_target  # noqa: E402
+from edgekd.target import Target, load_target  # noqa: E402
 
 MODELS = ("ad01_int8", "kws_ref_model", "pretrainedResnet_quant", "vww_96_int8")
 COUNTED = 3
@@ -53,11 +54,13 @@ class Figures:
     weights_bytes: int
 
 
-def measure(name: str, family: str, options: Options, data: Path, compiler: Compiler, work: Path) -> Figures:
+def measure(
+    name: str, family: str, options: Options, target: Target, data: Path, compiler: Compiler, work: Path
+) -> Figures:
     """Build and run one model; VerifyError where an output byte differs from its golden one."""
     graph = read_tflite((data / "models" / f"{name}.tflite").read_bytes(), name)
     model = generate(graph, family, options)
-    folder, target = work / "generated", load_target("mcu-sim", [ROOT / "targets"])
+    folder = work / "generated"
     folder.mkdir()
     for file, text in model.files.items():
         (folder / file).write_text(text, encoding="utf-8")
@@ -103,11 +106,13 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
     parser.add_argument("--family", choices=("dsp", "portable"), default="dsp")
+    parser.add_argument("--target", default="mcu-sim")
     parser.add_argument("--winograd", action="store_true")
     parser.add_argument("--updatable", action="store_true")
     arguments = parser.parse_args()
     library = Library(is_updatable=arguments.updatable)
-    options = Options(winograd=arguments.winograd, library=library)
+    target = load_target(arguments.target, [ROOT / "targets"])
+    options = Options(winograd=arguments.winograd, cost=target.cost, library=library)
     data = arguments.shared / "data" / "mlperf_tiny"
     print(HEAD)
     with tempfile.TemporaryDirectory(prefix="edgekd-mcu-") as cache:
@@ -119,7 +124,7 @@ def main() -> None:
                 continue
             for name in arguments.models:
                 with tempfile.TemporaryDirectory(prefix="edgekd-mcu-") as work:
-                    ours = measure(name, arguments.family, options, data, compiler, Path(work))
+                    ours = measure(name, arguments.family, options, target, data, compiler, Path(work))
                 print(line(name, compiler.kind, ours, best_of_tflm(name, data)), flush=True)
 
 

@@ -18,7 +18,7 @@ from edgekd.errors import ConfigError
 class Core:
     """A microcontroller's core. `clock_hz` turns estimated cycles into estimated milliseconds."""
 
-    cpu: str = setting(choices=("cortex-m4",))
+    cpu: str = setting(choices=("cortex-m4", "cortex-m7", "cortex-m33"))
     clock_hz: int = setting(unit="Hz", minimum=1_000_000, maximum=2_000_000_000)
     fpu: bool = setting(False)
 
@@ -39,7 +39,7 @@ class Emulator:
     """How the core is emulated: the default engine and QEMU's machine with the same link map."""
 
     engine: str = setting("unicorn", choices=("unicorn", "qemu"))
-    machine: str = setting("mps2-an386", choices=("mps2-an386",))
+    machine: str = setting("mps2-an386", choices=("mps2-an386", "mps2-an500", "mps2-an505"))
 
 
 @dataclass(frozen=True)

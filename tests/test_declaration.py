@@ -41,7 +41,7 @@ def test_a_good_profile_loads_with_its_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "to", "message"),
     [
-        ('cpu = "cortex-m4"', 'cpu = "cortex-m5"', r"core\.cpu is 'cortex-m5'; did you mean cortex-m4"),
+        ('cpu = "cortex-m4"', 'cpu = "cortexm4"', r"core\.cpu is 'cortexm4'; did you mean cortex-m4"),
         ("clock_hz = 64000000", "clok_hz = 64000000", r"unknown key core\.clok_hz; did you mean clock_hz"),
         ("clock_hz = 64000000", 'clock_hz = "fast"', r"core\.clock_hz must be int, not str"),
         ("clock_hz = 64000000", "clock_hz = true", r"core\.clock_hz must be int, not bool"),

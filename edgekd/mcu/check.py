@@ -130,7 +130,7 @@ def _row(target: Target, model: GeneratedModel, kind: str, peak: Mapping[str, An
     """One profile's answer. RAM is counted as the linker counts it: with the whole reserved stack."""
     assert target.core is not None and target.memory is not None
     memory = target.memory
-    found = predict(model, kind)
+    found = predict(model, kind, cpu=target.core.cpu)
     stack = -(-memory.stack_bytes // ROUND_BYTES) * ROUND_BYTES
     ram = found.arena + found.static + stack
     advice = _advice(found, memory, ram, peak)

@@ -90,13 +90,21 @@ def compilers(table: Mapping[str, Any]) -> dict[str, str]:
     return {row["kind"]: version for version, row in table["compilers"].items()}
 
 
-def predict(model: GeneratedModel, kind: str, table: Mapping[str, Any] | None = None) -> Footprint:
-    """The footprint of `model` compiled by `kind` ("clang" or "gcc") of the version that the table holds."""
+def predict(
+    model: GeneratedModel, kind: str, table: Mapping[str, Any] | None = None, cpu: str | None = None
+) -> Footprint:
+    """The footprint of `model` compiled by `kind` ("clang" or "gcc") of the version that the table holds.
+
+    cpu: the core; None: the table's own.
+    """
     table = load_table() if table is None else table
     arena = -(-model.state_bytes // ROUND_BYTES) * ROUND_BYTES
     weights = model.weights.bytes if model.weights.arrays else 0  # without any, nothing names the blob
     if model.library.is_updatable or model.library.prefix != PLAIN:
         why = "sizes are predicted for builds that are not updatable and have the prefix model: build it"
+        return Footprint(weights, None, None, arena, 0, None, (why,))
+    if cpu not in (None, table["core"]):
+        why = f"sizes of code are measured for {table['core']} only: build it for this core"
         return Footprint(weights, None, None, arena, 0, None, (why,))
     version = compilers(table).get(kind)
     if version is None:

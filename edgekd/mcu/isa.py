@@ -37,6 +37,13 @@ ARMV7EM = words(
     """
 )
 
+# What Armv8-M mainline with DSP (Cortex-M33) adds: acquire and release, security (Arm DDI 0553, part C).
+ARMV8M_MAINLINE = ARMV7EM | words(
+    """
+    bxns blxns lda ldab ldah ldaex ldaexb ldaexh sg stl stlb stlh stlex stlexb stlexh tt tta ttat ttt
+    """
+)
+
 # FPv4-SP: single precision; double registers only move. Which operand sizes, `_is_single` holds.
 FPV4_MOVES = words(
     "fconsts fldmdbx fldmiax fmdhr fmdlr fmrdh fmrdl fmstat fstmdbx fstmiax vldm vldmdb vldmia vldr vmov "
@@ -47,7 +54,11 @@ FPV4_ARITHMETIC = words(
     "vnmls vnmul vsqrt vsub"
 )
 
-INSTRUCTION_SETS = {"cortex-m4": ARMV7EM}
+# Of the FPv5 of M7 and M33, single precision.
+FPV5 = words("vcvta vcvtm vcvtn vcvtp vmaxnm vminnm vrinta vrintm vrintn vrintp vrintr vrintx vrintz vsel")
+
+INSTRUCTION_SETS = {"cortex-m4": ARMV7EM, "cortex-m7": ARMV7EM, "cortex-m33": ARMV8M_MAINLINE}
+FPV5_CORES = ("cortex-m7", "cortex-m33")
 
 # Loads and stores of several words, and those of the FPU, fault on an unaligned word address.
 WORD_ALIGNED = words(
@@ -103,10 +114,11 @@ def check_isa(image: Image, core: Core) -> None:
         raise ConfigError(
             f"core {core.cpu!r} has no instruction set in edgekd; known: {', '.join(INSTRUCTION_SETS)}"
         )
+    floating = FPV4_MOVES | FPV4_ARITHMETIC | (FPV5 if core.cpu in FPV5_CORES else frozenset())
     for instruction in instructions(image):
         if instruction.name in allowed:
             continue
-        if instruction.name not in FPV4_MOVES | FPV4_ARITHMETIC or not _is_single(instruction):
+        if instruction.name not in floating or not _is_single(instruction):
             raise _lacking(image, instruction, core)
         if not core.fpu:
             raise VerifyError(
@@ -189,5 +201,5 @@ def _base(instruction: Instruction) -> tuple[int, int]:
 
 def uses_fpu(image: Image) -> bool:
     """Whether any instruction needs the FPU to be enabled."""
-    floating = FPV4_MOVES | FPV4_ARITHMETIC
+    floating = FPV4_MOVES | FPV4_ARITHMETIC | FPV5
     return any(instruction.name in floating for instruction in instructions(image))

@@ -1,7 +1,8 @@
 """The QEMU engine: the same image on another emulator, as a second opinion.
 
-Under -icount shift=0 an instruction takes 1 ns of virtual time, so the board's 25 MHz timer ticks once
-in 40 instructions: a sample's instructions are known to ±40. Looks for qemu-system-arm on PATH.
+Under -icount shift=0 an instruction takes 1 ns of virtual time, so a board's timer ticks once in 40
+instructions (25 MHz; an AN505's 20 MHz: in 50): a sample's instructions are known to one tick. Looks for
+qemu-system-arm on PATH.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ import time
 
 from edgekd.errors import ConfigError, DeviceError, MissingDependencyError
 from edgekd.mcu.engine import EmulatorResult, Run, fault_error, read_rows
+from edgekd.mcu.machines import MACHINES
 
 QEMU = "qemu-system-arm"
 INSTALL = "apt-get install qemu-system-arm"
-INSTRUCTIONS_PER_TICK = 40
 POLL_S = 0.05
-MACHINE_ORIGINS = (0, 0x2000_0000)  # flash and RAM of mps2-an386
 FAULT_RECORD = struct.Struct("<8I")  # struct fault_record in firmware_stubs/boards/cortex-m/startup.c
 
 
@@ -34,7 +34,9 @@ def run_qemu(run: Run) -> EmulatorResult:
     status, said = _supervise(path, run)
     _raise_fault(run, status, said)
     outputs, ticks = read_rows(run)
-    instructions = tuple(int(tick) * INSTRUCTIONS_PER_TICK for tick in ticks[: run.counted])
+    assert run.target.emulator is not None
+    tick = MACHINES[run.target.emulator.machine].tick_ns
+    instructions = tuple(int(ticked) * tick for ticked in ticks[: run.counted])
     return EmulatorResult(outputs, instructions, (), (), None, _version(path))
 
 
@@ -42,7 +44,13 @@ def _hold_link_map(run: Run) -> None:
     """QEMU's machine has its own memory: a profile with another link map runs on unicorn only."""
     memory, emulator = run.target.memory, run.target.emulator
     assert memory is not None and emulator is not None
-    if (memory.flash_origin, memory.ram_origin) != MACHINE_ORIGINS:
+    machine = MACHINES[emulator.machine]
+    if run.target.core is not None and run.target.core.cpu != machine.cpu:
+        raise ConfigError(
+            f"target {run.target.name} has a {run.target.core.cpu}, QEMU's {emulator.machine} a "
+            f"{machine.cpu}; correct emulator.machine in the profile"
+        )
+    if (memory.flash_origin, memory.ram_origin) != (machine.flash_origin, machine.ram_origin):
         raise ConfigError(
             f"target {run.target.name} has flash at 0x{memory.flash_origin:08x}, where QEMU's "
             f"{emulator.machine} has none; take --engine unicorn"

@@ -70,6 +70,20 @@ CORES: dict[str, CoreFlags] = {
         gcc=("-mcpu=cortex-m4", "-mthumb", "-mfpu=fpv4-sp-d16", "-mfloat-abi=hard"),
         gcc_soft=("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft"),
     ),
+    # Single precision only, which every M7 with an FPU has.
+    "cortex-m7": CoreFlags(
+        zig=("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m7+fp_armv8d16sp"),
+        zig_soft=("-target", "thumb-freestanding-eabi", "-mcpu=cortex_m7"),
+        gcc=("-mcpu=cortex-m7", "-mthumb", "-mfpu=fpv5-sp-d16", "-mfloat-abi=hard"),
+        gcc_soft=("-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=soft"),
+    ),
+    # With the DSP extension, which a maker may leave out.
+    "cortex-m33": CoreFlags(
+        zig=("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m33+dsp+fp_armv8d16sp"),
+        zig_soft=("-target", "thumb-freestanding-eabi", "-mcpu=cortex_m33+dsp"),
+        gcc=("-mcpu=cortex-m33", "-mthumb", "-mfpu=fpv5-sp-d16", "-mfloat-abi=hard"),
+        gcc_soft=("-mcpu=cortex-m33", "-mthumb", "-mfloat-abi=soft"),
+    ),
 }
 
 GCC_ARM = "arm-none-eabi-gcc"

@@ -27,7 +27,7 @@ from unicorn import unicorn_const as uc_const
 from unicorn.unicorn_py3.unicorn import uclib
 
 PAGE = 1024
-PERIPHERALS = ((0x40000000, 0x1000), (0xE000E000, 0x1000))  # the board's timer; SysTick to FPU control
+SYSTEM = 0xE000E000  # SysTick to FPU control
 CPUID = 0xE000ED00
 CPACR = 0xE000ED88
 FPU_ON = 0xF << 20
@@ -38,7 +38,11 @@ INVOKE = -1  # the row of model_invoke itself among the layers
 NO_BLOCK = 0xFFFFFFFF
 FAULTED = 3
 BLOCKWISE = ("unwritten", "outside", "write_flash")  # faults that unicorn places to a basic block
-MODELS = {"cortex-m4": (arm.UC_CPU_ARM_CORTEX_M4, 0x410FC241)}
+MODELS = {
+    "cortex-m4": (arm.UC_CPU_ARM_CORTEX_M4, 0x410FC241),
+    "cortex-m7": (arm.UC_CPU_ARM_CORTEX_M7, 0x411FC272),
+    "cortex-m33": (arm.UC_CPU_ARM_CORTEX_M33, 0x410FD213),
+}
 FILES = ("samples.bin", "outputs.bin", "ticks.bin", "fault.bin")
 REGISTERS = [getattr(arm, f"UC_ARM_REG_R{n}") for n in range(13)]
 
@@ -103,8 +107,8 @@ class Machine:
         # Fresh SRAM holds anything: a fixed noise, so that what depends on it shows.
         self.noise = hashlib.shake_128(b"fresh SRAM").digest(self.ram_end - self.ram)
         emulator.mem_write(self.ram, self.noise)
-        for address, size in PERIPHERALS:
-            emulator.mem_map(address, size, uc_const.UC_PROT_READ | uc_const.UC_PROT_WRITE)
+        for address in (job["timer"], SYSTEM):
+            emulator.mem_map(address, 4 * PAGE, uc_const.UC_PROT_READ | uc_const.UC_PROT_WRITE)
         emulator.mem_write(CPUID, struct.pack("<I", self.cpuid))
 
     # --- hooks ---------------------------------------------------------------------------------------

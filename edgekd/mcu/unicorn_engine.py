@@ -22,6 +22,7 @@ from edgekd.mcu.cycles import Costs
 from edgekd.mcu.elf import Image
 from edgekd.mcu.engine import EmulatorResult, Run, fault_error, read_rows
 from edgekd.mcu.isa import aligned_accesses, uses_fpu
+from edgekd.mcu.machines import MACHINES
 
 CHILD = Path(__file__).with_name("unicorn_child.py")
 STARTUP_S = 60.0  # beyond a sample's own limit: the interpreter's start, hooks, the last files
@@ -45,11 +46,12 @@ def run_unicorn(run: Run) -> EmulatorResult:
 
 def _write_job(run: Run) -> None:
     image, target = run.image, run.target
-    assert target.core is not None and target.memory is not None
+    assert target.core is not None and target.memory is not None and target.emulator is not None
     prefix = run.layers[0]["symbol"].partition("_layer_")[0] if run.layers else "model"
     invoke = image.function(f"{prefix}_invoke")
     job = {
         "cpu": target.core.cpu,
+        "timer": MACHINES[target.emulator.machine].timer,
         "flash_origin": target.memory.flash_origin,
         "ram_origin": target.memory.ram_origin,
         "ram_end": image.place("ram_end"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from edgekd.mcu.machines import MACHINES
 from edgekd.target import Core, CostModel, Emulator, Memory, Target
 
 HEADER = """
@@ -182,15 +183,21 @@ def write_model(
 
 
 def mcu_target(
-    *, fpu: bool = True, flash_bytes: int = 1 << 20, ram_bytes: int = 1 << 18, stack_bytes: int = 1024
+    cpu: str = "cortex-m4",
+    *,
+    fpu: bool = True,
+    flash_bytes: int = 1 << 20,
+    ram_bytes: int = 1 << 18,
+    stack_bytes: int = 1024,
 ) -> Target:
-    """A Cortex-M4 with mps2-an386's link map."""
+    """A core with the link map of its board among MACHINES."""
+    name, machine = next((name, machine) for name, machine in MACHINES.items() if machine.cpu == cpu)
     return Target(
         name="test-core",
         description="",
         kind="mcu",
-        core=Core("cortex-m4", 100_000_000, fpu),
-        memory=Memory(flash_bytes, ram_bytes, 0, 0x2000_0000, stack_bytes),
-        emulator=Emulator(),
+        core=Core(cpu, 100_000_000, fpu),
+        memory=Memory(flash_bytes, ram_bytes, machine.flash_origin, machine.ram_origin, stack_bytes),
+        emulator=Emulator(machine=name),
         cost=CostModel(),
     )

@@ -16,7 +16,7 @@ from edgekd.qgraph.ir import QGraph
 
 _PLAIN_SHARE = 20  # a plain layer is at most one part in so many of all multiply-accumulates
 
-DSP_CORES = ("cortex-m4",)
+DSP_CORES = ("cortex-m4", "cortex-m7", "cortex-m33")
 
 Plans = dict[int, tuple[Plan, ...]]
 
