@@ -19,8 +19,10 @@ CLASSES = (*CostModel.__dataclass_fields__, "register", "instructions")
 _CONDITIONS = ("eq", "ne", "hs", "lo", "mi", "pl", "vs", "vc", "hi", "ls", "ge", "lt", "gt", "le")
 _PLAIN_BRANCHES = ("b", "bl", "bx", "blx")
 # The beginnings of their names: "smla" is that of smlad, smlabb and smlawt too.
-_MULTIPLIES = ("mul", "mla", "mls", "smul", "smla", "smls", "smmul", "smmla", "smmls", "smuad", "smusd")
-_MULTIPLIES += ("umul", "umla", "umaal")
+_MULTIPLIES = (
+    *("mul", "mla", "mls", "smul", "smla", "smls", "smmul", "smmla", "smmls", "smuad", "smusd"),
+    *("umul", "umla", "umaal"),
+)
 
 
 @dataclass(frozen=True)

@@ -329,7 +329,7 @@ def load_recipe(name: str, directories: Sequence[Path]) -> Recipe:
     Raises ConfigError for an unknown name (with the nearest), key, type or range.
     """
     path = find_named("recipe", name, directories)
-    from edgekd.recipe_checks import check_together
+    from edgekd.recipe.checks import check_together
 
     recipe = load(path, Recipe)
     check_name(path, recipe.name)
