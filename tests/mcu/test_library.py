@@ -20,7 +20,7 @@ from edgekd.errors import ConfigError
 from edgekd.mcu.codegen import GeneratedModel
 from edgekd.mcu.codegen_selftest import vector_inputs
 from edgekd.mcu.codegen_text import quoted
-from edgekd.mcu.codegen_weights import HEADER_BYTES, model_digest
+from edgekd.mcu.codegen_weights import FORMAT, HEADER_BYTES, MAGIC, model_digest
 from edgekd.mcu.elf import read_elf
 from edgekd.mcu.firmware import build_image, refuse_sources
 from edgekd.mcu.host import HostModel
@@ -182,26 +182,26 @@ def test_the_selftest_passes_and_finds_a_planted_fault(
     prefix = model.library.prefix
     loaded = Loaded(folder_of(model, tmp_path / "good"), clang, prefix)
     assert loaded.function("selftest")(loaded.model) == 0
-    flipped, files = with_signs_flipped(model, "_02_filter"), dict(model.files)
-    for path, checksum, answer in (("damaged", False, -1), ("wrong", True, 1)):
+    flipped, files = with_signs_flipped(model), dict(model.files)
+    for path, checksum, answers in (("damaged", False, (-1,)), ("wrong", True, (1, 2, 3))):
         source = model.files[f"{prefix}_weights.c"]
         files[f"{prefix}_weights.c"] = with_blob(source, flipped, prefix, checksum)
         broken = Loaded(write(replace(model, files=files), tmp_path / path), clang, prefix)
-        assert broken.function("selftest")(broken.model) == answer
+        assert broken.function("selftest")(broken.model) in answers
         assert broken.function("weights_check")(broken.model) == (0 if checksum else 5)
 
 
-def with_signs_flipped(model: GeneratedModel, name: str) -> bytes:
-    """The blob with the signs of one array's bytes turned: enough to be seen at the outputs."""
-    at = HEADER_BYTES
+def with_signs_flipped(model: GeneratedModel) -> bytes:
+    """The blob with the signs of all bytes of its first filter turned: enough to be seen at the outputs."""
+    at, blob = HEADER_BYTES, bytearray(model.weights.blob)
     for array in model.weights.arrays:
-        if array.name.endswith(name):
-            break
+        if array.name.endswith("_filter"):
+            blob[at : at + array.values.nbytes] = (
+                byte ^ 0x80 for byte in blob[at : at + array.values.nbytes]
+            )
+            return bytes(blob)
         at += -(-array.values.nbytes // 4) * 4
-    blob = bytearray(model.weights.blob)
-    for i in range(at, at + array.values.nbytes):
-        blob[i] ^= 0x80
-    return bytes(blob)
+    raise AssertionError("no filter among the weights")
 
 
 def with_blob(source: str, blob: bytes, prefix: str, with_checksum: bool) -> str:
@@ -340,6 +340,18 @@ def test_the_blob_lies_in_its_section(
     assert (magic, form, header_bytes, total) == (b"EDKW", 1, HEADER_BYTES, model.weights.bytes)
     assert checksum == zlib.crc32(model.weights.blob[16:])
     assert model.weights.blob[24:32] == model_digest(dense_graph(rng()))[:8]
+
+
+def test_the_manual_has_the_blobs_format() -> None:
+    text = (
+        (Path(__file__).parents[2] / "docs/generated-c.md")
+        .read_text("utf-8")
+        .split("## The weights' blob")[1]
+    )
+    rows = [(int(a), int(b)) for a, b in re.findall(r"^\| (\d+) \| (\d+) \|", text, re.M)]
+    assert [offset for offset, _ in rows] == [sum(size for _, size in rows[:i]) for i in range(len(rows))]
+    assert sum(size for _, size in rows) == HEADER_BYTES == struct.calcsize("<4sHHII8s8s")
+    assert f"`{MAGIC.decode()}`" in text and f"| format: {FORMAT} |" in text
 
 
 def test_weights_beyond_flash_are_refused_before_compiling(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import struct
+import subprocess
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -160,6 +161,55 @@ def test_a_replaced_blob_on_the_core(compiler: Compiler, tmp_path: Path) -> None
         == np.concatenate([pack(reference.run(g, x)) for g in (a, b)], axis=1).tobytes()
     )
     assert found[:, 20].tolist() == [0, 0]
+
+
+SANITIZED = """
+#include <stdio.h>
+#include <stdlib.h>
+#include "model.h"
+
+int main(int count, char **names)
+{{
+    model_t *model = malloc(sizeof *model); /* so that the sanitizer sees the ends of both */
+    void *blob = malloc({bytes});
+    FILE *file = fopen(names[count - 1], "rb");
+    int answer;
+
+    if (file == 0 || fread(blob, {bytes}, 1, file) != 1) {{
+        return 2;
+    }}
+    fclose(file);
+    model_init(model);
+    answer = model_selftest(model) == 0 &&
+             model_set_weights(model, blob, {bytes} - 4) == MODEL_WEIGHTS_LENGTH &&
+             model_set_weights(model, blob, {bytes}) == 0 && model_selftest(model) == 0;
+    free(blob);
+    free(model);
+    return answer ? 0 : 1;
+}}
+"""
+
+
+@pytest.mark.needs("gcc")
+def test_replacing_is_clean_under_the_sanitizers(tmp_path: Path) -> None:
+    a, b = every_op(rng(1)), every_op(rng(2))
+    folder = folder_of(library(a, is_updatable=True, selftest_vectors=2), tmp_path / "c")
+    options = Options(library=Library(is_updatable=True, selftest_vectors=2))
+    blob = replacement_blob(a, b, "portable", options)
+    (tmp_path / "blob.bin").write_bytes(blob)
+    (folder / "main.c").write_text(SANITIZED.format(bytes=len(blob)))
+    flags = [
+        "-std=c99",
+        "-O1",
+        "-fsanitize=address,undefined",
+        "-fno-sanitize-recover=all",
+        "-I",
+        str(folder),
+    ]
+    program = str(tmp_path / "program")
+    subprocess.run(["gcc", *flags, *map(str, sorted(folder.glob("*.c"))), "-o", program], check=True)
+    done = subprocess.run([program, str(tmp_path / "blob.bin")], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr[:600]) == (0, "")
 
 
 # ---- what cannot replace ----
