@@ -46,22 +46,8 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "seed": ("", "of a soak's random inputs"),
     "count": ("", "of a soak's inputs"),
 }
-COMMON = (
-    "recipe",
-    "target",
-    "model",
-    "data",
-    "source",
-    "log",
-    "samples",
-    "compiler",
-    "engine",
-    "store",
-    "shared",
-    "json",
-    "again",
-)
-
+MADE_FROM = ("recipe", "target", "model", "data", "source", "log", "samples")
+COMMON = (*MADE_FROM, "compiler", "engine", "store", "shared", "json", "again")
 LIBRARY = ("prefix", "updatable")
 SSH = ("to", "key", "ssh_config")
 UPLOADED = ("uploaded_bytes", "resumed_bytes", "upload_s", "free_bytes")
