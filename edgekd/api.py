@@ -199,7 +199,7 @@ def check(request: Request, start: Path | None = None) -> dict[str, Any]:
 
 
 def diff(request: Request, a: str = "reference", b: str = "core") -> dict[str, Any]:
-    """Two executions (reference, tflm, litert, host, core) side by side; the first layer where they part."""
+    """Two executions (reference, tflm, litert, ort, host, core) side by side; where they part first."""
     from edgekd.pipeline.checking import diff_model
 
     return diff_model(request, a, b)

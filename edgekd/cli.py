@@ -278,7 +278,7 @@ def weights(export: str, **given: Any) -> None:
 
 @command("model", "recipe", "target", "data", "samples", "compiler", "store", "json", positional=("a", "b"))
 def diff(a: str, b: str, **given: Any) -> None:
-    """Where do two executions of a model part? Each is reference, tflm, litert, host or core."""
+    """Where do two executions of a model part? Each is reference, tflm, litert, ort, host or core."""
     from edgekd import api
     from edgekd.report.check import show_diff
 

@@ -96,6 +96,7 @@ BAD = [
     (("show", "nothing"), 3, "no artifact in"),
     (("diff", "reference", "corr", "--target", "mcu-sim"), 2, "'corr' does not exist; did you mean core?"),
     (("diff", "reference", "host", "--model", "cut.tflite"), 3, "cut.tflite"),
+    (("diff", "ort", "host", "--model", "cut.tflite"), 2, "ort runs a QDQ .onnx"),
     (("diff", "reference", "host"), 2, "recipe digits has no int8 model in the store yet"),
     (("check", "--model", "gone.tflite"), 3, "gone.tflite: no such file"),
     (("check", "--model", "cut.tflite", "--target", "mcu-sim"), 3, "cut.tflite"),

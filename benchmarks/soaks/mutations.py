@@ -1,14 +1,14 @@
 """Soak `mutations`: damaged .tflite files are refused with a named error, or computed as TFLite Micro does.
 
 Never a crash, a hang, an allocation of more than 4 x the file in the reader, or C that does not compile.
-A child process reads (worker.py) and asks the oracle, a child of its own; this process compiles what was
-picked and compares it. Each file is a function of (seed, index), so a finding can be made again:
-`file_of(seeds(), seed, index)`.
+A child process a processor reads (readers.py, worker.py) and asks the oracle, a child of its own; this
+process compiles what was picked and compares it. Each file is a function of (seed, index), so a finding can
+be made again: `file_of(seeds(), seed, index)`.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import resource
 import sys
 import tempfile
 import time
@@ -19,7 +19,8 @@ import numpy as np
 
 from benchmarks.soaks.damage import Seed, make_seed
 from benchmarks.soaks.places import MODELS
-from benchmarks.soaks.worker import FILE_NAME, SAMPLES, Tally, file_of, read_range
+from benchmarks.soaks.readers import read_all
+from benchmarks.soaks.worker import FILE_NAME, SAMPLES, Tally, file_of
 from edgekd.errors import EdgekdError
 from edgekd.mcu.toolchain import Compiler, find_compiler
 from edgekd.qgraph.edges import strip_float_edges
@@ -34,7 +35,6 @@ from tests.random_graphs import wide_graph
 BATCH = 16
 WIDE_SEEDS = 12
 COMPILED = 800  # about so many of all files are picked for compilation
-SILENCE_S = 120.0
 
 
 def seeds(shared: bool = True) -> list[Seed]:
@@ -63,15 +63,15 @@ def mutations(seed: int, count: int, compiled: int = COMPILED, minutes: float = 
         def compile_waiting() -> None:
             nonlocal differing, done
             folder = Path(name) / str(done)
-            differing += _compile(sound, seed, waiting, compiler, folder, total)
-            done += len(waiting)
-            waiting.clear()
+            differing += _compile(sound, seed, waiting[:BATCH], compiler, folder, total)
+            done += len(waiting[:BATCH])
+            del waiting[:BATCH]
 
-        for tally in _read_all(sound, seed, count, each, end):
-            _add(total, tally)
-            waiting += tally.picked
+        for tally in read_all(sound, seed, count, each, end):
+            before = total.counts["files"]
+            waiting += _add(total, tally)
             files = total.counts["files"]
-            if files % 5000 == 0 or files == count:
+            if files // 5000 > before // 5000 or files == count:
                 last = total.failures[-1:]
                 print(f"mutations {files}/{count} {dict(total.counts)} {last}", file=sys.stderr, flush=True)
             while len(waiting) >= BATCH:
@@ -85,6 +85,7 @@ def _result(total: Tally, sound: list[Seed], compiled: int, differing: int) -> d
     files = max(1, total.counts["files"])
     return {
         **{name: dict(sorted(getattr(total, name).items())) for name in ("counts", "refusals", "oracle")},
+        "cpu_minutes": round(_cpu_s() / 60, 1),
         "sound_files": {seed.name: len(seed.data) for seed in sound},
         "past_header_pct": round(100 * total.counts["past_header"] / files, 1),
         "compiled_and_compared": compiled,
@@ -96,46 +97,24 @@ def _result(total: Tally, sound: list[Seed], compiled: int, differing: int) -> d
     }
 
 
-def _read_all(sound: list[Seed], seed: int, count: int, each: int, end: float) -> Any:
-    """Tallies of all files; a reader that dies is a finding, and a new one goes on behind that file."""
-    context = multiprocessing.get_context("spawn")
-    position = context.Value("q", 0)
-    first = 0
-    while first < count:
-        ours, theirs = context.Pipe(duplex=False)
-        arguments = (theirs, position, sound, seed, first, count, each)
-        child = context.Process(target=read_range, args=arguments)
-        child.start()
-        theirs.close()
-        try:
-            while ours.poll(SILENCE_S):
-                tally = ours.recv()
-                if tally is None:
-                    child.join()
-                    return
-                yield tally
-                if time.monotonic() > end:
-                    child.kill()
-                    child.join()
-                    return
-            what = f"the reader said nothing for {SILENCE_S:g} s"
-        except EOFError:
-            child.join()
-            what = f"the reader's process died with status {child.exitcode}"
-        child.kill()
-        child.join()
-        lost = Tally()
-        lost.fail(int(position.value), what)
-        yield lost
-        first = int(position.value) + 1
+def _cpu_s() -> float:
+    """Processor time of this process and its children so far."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in spent)
 
 
-def _add(total: Tally, part: Tally) -> None:
+def _add(total: Tally, part: Tally) -> list[int]:
+    """Add `part` up; the picked files whose model no other file gave."""
     for name in ("counts", "refusals", "oracle"):
         getattr(total, name).update(getattr(part, name))
     total.failures += part.failures[: max(0, 50 - len(total.failures))]
     total.largest_bytes_a_file_byte = max(total.largest_bytes_a_file_byte, part.largest_bytes_a_file_byte)
     total.slowest_ms = max(total.slowest_ms, part.slowest_ms)
+    new = {mark: index for mark, index in part.distinct.items() if mark not in total.distinct}
+    total.distinct.update(new)
+    total.counts["distinct"] = len(total.distinct)
+    picked = set(part.picked)
+    return [index for index in new.values() if index in picked]
 
 
 def _compile(

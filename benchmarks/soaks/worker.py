@@ -58,6 +58,7 @@ class Tally:
     largest_bytes_a_file_byte: float = 0.0
     slowest_ms: float = 0.0
     picked: list[int] = field(default_factory=list)
+    distinct: dict[bytes, int] = field(default_factory=dict)  # fingerprint of a new model -> its file
 
     def fail(self, index: int, what: str) -> None:
         self.counts["failed"] += 1
@@ -72,9 +73,9 @@ def file_of(seeds: list[Seed], seed: int, index: int) -> bytes:
 
 
 def read_range(
-    pipe: Connection, position: Any, seeds: list[Seed], seed: int, first: int, last: int, each: int
+    pipe: Connection, position: Any, seeds: list[Seed], seed: int, files: range, each: int
 ) -> None:
-    """Files `first` to `last` - 1; sends a Tally now and then, at last None.
+    """The damaged files of these numbers; sends a Tally now and then, at last None.
 
     position: shared, the file that is being read. each: one of so many new accepted files is picked for
     compilation (its index goes into the tally).
@@ -85,10 +86,10 @@ def read_range(
     known: set[bytes] = set()
     tally = Tally()
     with Oracle() as oracle:
-        for index in range(first, last):
+        for done, index in enumerate(files, 1):
             position.value = index
             _look(file_of(seeds, seed, index), index, known, each, oracle, tally)
-            if index % REPORT_EACH == REPORT_EACH - 1:
+            if done % REPORT_EACH == 0:
                 pipe.send(tally)
                 tally = Tally()
     pipe.send(tally)
@@ -119,7 +120,7 @@ def _look(data: bytes, index: int, known: set[bytes], each: int, oracle: Oracle,
             print_of = fingerprint(stripped)
             if print_of not in known:
                 known.add(print_of)
-                tally.counts["distinct"] += 1
+                tally.distinct[print_of] = index
                 _judge(data, graph, stripped, index, each, oracle, tally)
     except EdgekdError as error:
         _refused(error, index, tally)
@@ -208,7 +209,7 @@ def _judge(
         tally.fail(index, "TFLite Micro computes something else")
     else:
         tally.oracle["equal"] += 1
-    if tally.counts["distinct"] and index % each == 0:
+    if index % each == 0:
         tally.picked.append(index)
 
 

@@ -17,9 +17,10 @@ from edgekd.target import Target
 
 if TYPE_CHECKING:
     from edgekd.mcu.diff import Execution
+    from edgekd.mcu.diff_sums import Array
     from edgekd.qgraph.ir import QGraph
 
-EXECUTIONS = ("reference", "tflm", "litert", "host", "core")
+EXECUTIONS = ("reference", "tflm", "litert", "ort", "host", "core")
 DIFF_SAMPLES = 8
 
 
@@ -70,6 +71,11 @@ def diff_model(request: Request, a: str, b: str) -> dict[str, Any]:
         if name not in EXECUTIONS:
             raise ConfigError(f"execution {name!r} does not exist{suggest(name, EXECUTIONS)}")
     data, file_name = int8_model(request)
+    if "ort" in (a, b) and file_name.endswith(".tflite"):
+        raise ConfigError(
+            f"ort runs a QDQ .onnx by ONNX Runtime and {file_name} is a .tflite; give the .onnx that it was "
+            "made from, or compare two of reference, tflm, litert, host and core"
+        )
     graph = strip_float_edges(load_graph(data, file_name))
     if {"host", "core"} & {a, b}:  # as the generator sees it, so that all layers have the same channels
         graph = remove_constant_channels(graph, CHANNEL_MULTIPLE).graph
@@ -79,37 +85,58 @@ def diff_model(request: Request, a: str, b: str) -> dict[str, Any]:
     else:
         inputs = probe_inputs(graph, request.samples or DIFF_SAMPLES)
     with tempfile.TemporaryDirectory() as folder:
-        one, other = (_execution(request, name, graph, Path(folder) / name) for name in (a, b))
+        model = (data, file_name)
+        one, other = (_execution(request, name, graph, model, Path(folder) / name) for name in (a, b))
         found = compare(graph, inputs, one, other)
     return {"model": file_name, "a": a, "b": b, **found.as_json()}
 
 
-def _execution(request: Request, name: str, graph: QGraph, work: Path) -> Execution:
+def _execution(request: Request, name: str, graph: QGraph, model: tuple[bytes, str], work: Path) -> Execution:
     from edgekd.mcu import diff
+
+    if name == "reference":
+        return diff.by_reference
+    if name == "ort":
+        from edgekd.export.onnx_layers import run_onnx_layers
+
+        return diff.Execution(lambda graph, inputs: run_onnx_layers(*model, graph, inputs))
+    if name in ("tflm", "litert"):
+        return interpreted(name)
+    work.mkdir(parents=True)
+    return _generated(request, name, graph, work)
+
+
+def interpreted(name: str) -> Execution:
+    """A runtime that takes any graph, tflm or litert: its layers, and its sums by probing a layer alone."""
+    from edgekd.mcu.diff import Execution
+    from edgekd.mcu.diff_sums import probed_sum
+    from edgekd.qgraph.litert import run_litert
+
+    layers = _by_tflm if name == "tflm" else run_litert
+
+    def run(graph: QGraph, inputs: list[Array]) -> Array:
+        return layers(graph, inputs)[0]
+
+    return Execution(layers, lambda *place: probed_sum(run, *place))
+
+
+def _generated(request: Request, name: str, graph: QGraph, work: Path) -> Execution:
+    from edgekd.mcu import diff_code
     from edgekd.mcu.codegen import generate
     from edgekd.mcu.dsp.family import family_of
     from edgekd.mcu.toolchain import find_compiler
 
-    if name == "reference":
-        return diff.by_reference
-    if name == "tflm":
-        return _by_tflm
-    if name == "litert":
-        from edgekd.qgraph.litert import run_litert
-
-        return run_litert
-    work.mkdir(parents=True)
     cache = request.store.work("compiler")
     if name == "host":
         family = family_of(request.target.core.cpu) if request.target and request.target.core else "portable"
-        return diff.by_host(generate(graph, family), find_compiler("clang", cache), work)
+        return diff_code.by_host(generate(graph, family), find_compiler("clang", cache), work)
     target = request.need_target("mcu")
     assert target.core is not None
     model = generate(graph, family_of(target.core.cpu))
-    return diff.by_core(model, find_compiler(request.compiler, cache), target, work)
+    return diff_code.by_core(model, find_compiler(request.compiler, cache), target, work)
 
 
-def _by_tflm(graph: QGraph, inputs: list[Any]) -> dict[int, Any]:
+def _by_tflm(graph: QGraph, inputs: list[Array]) -> dict[int, Array]:
     """TFLite Micro on the written file, with every op's output among the graph's."""
     from edgekd.export.tflm_run import run_tflm
     from edgekd.qgraph.tflite_writer import write_tflite

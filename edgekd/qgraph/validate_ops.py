@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from edgekd.errors import UnsupportedOpError
 from edgekd.qgraph import arithmetic, requantize
@@ -213,6 +214,29 @@ def _check_weights(case: _Case, weights: Tensor, axis: int, channels: int) -> No
             _check_real(case, float(real))
     if case.op.inputs[2:] not in ((), (-1,)):
         _check_bias(case, case.inputs[2], channels)
+    _check_sums(case, np.asarray(weights.data), axis)
+
+
+def _check_sums(case: _Case, weights: npt.NDArray[np.generic], axis: int) -> None:
+    """Every sum, with and without bias, and shifted as the multiplier needs it, stays within int32.
+
+    TFLite's kernels leave undefined what overflows, so it is refused. Weights are summed as int8: a file of
+    them is not to be held eight times.
+    """
+    others = tuple(i for i in range(weights.ndim) if i != axis)
+    positive = np.maximum(weights, 0).sum(axis=others, dtype=np.int64)
+    negative = weights.sum(axis=others, dtype=np.int64) - positive
+    low, high = -128 - case.inputs[0].zero_point, 127 - case.inputs[0].zero_point
+    most, least = high * positive + low * negative, low * positive + high * negative
+    bias = case.inputs[2].data if len(case.inputs) > 2 else None
+    offset = np.zeros(len(most), np.int64) if bias is None else bias.astype(np.int64)
+    left = np.maximum(requantize.channel_multipliers(case.graph, case.op)[1], 0).astype(np.int64)
+    ends = [
+        (np.maximum(most, most + offset) << left).max(),
+        (np.minimum(least, least + offset) << left).min(),
+    ]
+    if ends[0] > arithmetic.INT32_MAX or ends[1] < arithmetic.INT32_MIN:
+        case.fail("a sum can leave int32 (its bias or its multiplier is too large); quantize the model again")
 
 
 def _check_bias(case: _Case, bias: Tensor, channels: int) -> None:

@@ -75,7 +75,11 @@ def show_diff(found: Mapping[str, Any]) -> None:
         ("channel", channel),
         (found["a"], first["a"]),
         (found["b"], first["b"]),
-        ("exact sum before requantization", first["accumulator"]),
+        *(
+            (f"{found[side]}: sum before requantization", first[f"accumulator_{side}"])
+            for side in ("a", "b")
+            if first[f"accumulator_{side}"] is not None
+        ),
         ("differing in this layer", f"{first['differing']:,} of {first['elements']:,}"),
     ]
     show_table(f"{found['model']}: the first difference", ("what", "value"), rows, right=(1,))

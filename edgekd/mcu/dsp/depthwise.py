@@ -290,3 +290,23 @@ def plan(case: Case) -> Plan | None:
     if inexact and found.shifts.max() > LARGEST_TWICE_SHIFT:
         return None
     return Plan(case, found.weights.astype(np.int64), found.bias, found.shifts, found.multipliers, folds)
+
+
+def sum_of_record(word: int, records: Ints, channel: int, taps: Ints, bias: int) -> int | None:
+    """The sum behind a register's value: taken off what the rounding added to the bias, then its factor.
+
+    word: the register before the rounding, int32. records: [channels, CHANNEL_BYTES], signed, as in flash.
+    taps: [9], the channel's weights; bias: with the input's zero point folded in. None where the record
+    leaves weights out (a channel that never changes), or the word is no such sum.
+    """
+    record = records[channel]
+    if records[channel - channel % _GROUP, 9] < 0:  # a plane in plain C: the factor alone
+        left, constant = 0, 0
+    elif not np.array_equal(record[:9], taps):
+        return None
+    else:
+        left = int(record[9])
+        field = int(record[10:14].astype(np.int8).view("<i4")[0])
+        constant = field - (bias << (CARRIED_BITS + left))
+    carried, rest = divmod(word - constant, 1 << (CARRIED_BITS + left))
+    return None if rest else carried
