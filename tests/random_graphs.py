@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,15 +23,23 @@ FEWEST, MOST = 3, 15  # ops of a graph
 MOST_ELEMENTS = 4000  # of one tensor: larger ones are pooled before anything else
 
 
+Step = Callable[[Builder, int], int]
+
+
 def wide_graph(rng: Rng) -> QGraph:
     """A net of FEWEST to MOST ops; two inputs, two outputs and a classifier's head, each now and then."""
+    return some_net(rng, "wide", STEPS, head)
+
+
+def some_net(rng: Rng, name: str, steps: Sequence[Step], last: Step) -> QGraph:
+    """A net of any of `steps`, mostly one behind the other, and mostly `last` at the end."""
     while True:
-        graph = _net(Builder(rng, "wide"), int(rng.integers(FEWEST, MOST)))
+        graph = _net(Builder(rng, name), int(rng.integers(FEWEST, MOST)), steps, last)
         if FEWEST <= len(graph.ops) <= MOST:
             return graph
 
 
-def _net(b: Builder, ops: int) -> QGraph:
+def _net(b: Builder, ops: int, steps: Sequence[Step], last: Step) -> QGraph:
     rng = b.rng
     size = rng.integers(3, 16, 2)
     images = [b.input((1, int(size[0]), int(size[1]), int(rng.integers(1, 8))))]
@@ -39,8 +47,8 @@ def _net(b: Builder, ops: int) -> QGraph:
         images.append(b.input(b.shape(images[0])))
     while len(b.ops) < ops:
         source = images[-1] if rng.random() < 0.75 else images[int(rng.integers(0, len(images)))]
-        images.append(_shrunk(b, STEPS[int(rng.integers(0, len(STEPS)))](b, source)))
-    outputs = [_head(b, images[-1]) if rng.random() < 0.75 else images[-1]]
+        images.append(_shrunk(b, steps[int(rng.integers(0, len(steps)))](b, source)))
+    outputs = [last(b, images[-1]) if rng.random() < 0.75 else images[-1]]
     spare = images[int(rng.integers(0, len(images)))]
     if rng.random() < 0.2 and spare != outputs[0] and spare not in b.inputs:
         outputs.append(spare)
@@ -266,7 +274,7 @@ def _constants(b: Builder, x: int) -> int:
     return b.binary(str(b.rng.choice(["ADD", "SUB", "MUL"])), x, b.quantize(other) if _flip(b) else other)
 
 
-def _head(b: Builder, x: int) -> int:
+def head(b: Builder, x: int) -> int:
     if _flip(b, 0.3):
         x = b.mean(x, keep_dims=_flip(b, 0.3))
     depth = b.shape(x)[-1] if _flip(b, 0.3) else None  # a FULLY_CONNECTED over several rows
