@@ -39,9 +39,11 @@ def check(graph: QGraph, targets: Sequence[Target], kind: str) -> dict[str, Any]
     """What `graph` needs on each of `targets` (those of kind mcu) when compiled by `kind`.
 
     Returns {"model", "compiler", "ops": [{op, count, macs, supported}], "unsupported": [{op, layer,
-    inputs, outputs}], "obstacles": [sentence], "passes": [sentence], "peak": {layer, bytes}, "targets":
-    [{target, core, family, fits, flash_need, flash_have, ram_need, ram_have, stack_bound, parts,
-    latency_us, advice}]}; bytes. passes: what the passes over the graph saved. What cannot be told is null.
+    inputs, outputs}], "obstacles": [sentence], "passes": [sentence], "peak": {layer, bytes}, "weights":
+    [{layer, op, weights, bits, tables, stored}], "targets": [{target, core, family, fits, flash_need,
+    flash_have, ram_need, ram_have, stack_bound, parts, latency_us, advice}]}; bytes. passes: what the passes
+    over the graph saved. `bits` are those of the model's weights, `stored` is family -> the bits that a
+    weight takes in the generated C. What cannot be told is null.
     """
     ops = survey_graph(graph)
     try:
@@ -57,6 +59,7 @@ def check(graph: QGraph, targets: Sequence[Target], kind: str) -> dict[str, Any]
     answer["ops"] = [row | {"macs": macs[row["op"]]} for row in answer["ops"]]
     answer["passes"] = list(dict.fromkeys(line for model in generated.values() for line in model.passes))
     answer["peak"] = peak_layer(stripped)
+    answer["weights"] = weights_of_layers(stripped, generated)
     answer["targets"] = [
         _row(target, generated[family_of(target.core.cpu)], kind, answer["peak"])
         for target in targets
@@ -83,6 +86,35 @@ def peak_layer(graph: QGraph) -> dict[str, Any]:
     return {"layer": graph.label(step), "bytes": alive[step]}
 
 
+def weights_of_layers(graph: QGraph, generated: Mapping[str, GeneratedModel]) -> list[dict[str, Any]]:
+    """How many bits the weights of each linear layer have, in the model and in each family's C."""
+    stored = {family: _stored_bits(model) for family, model in generated.items()}
+    rows = []
+    for op in graph.ops:
+        if op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+            weights = graph.tensors[op.inputs[1]]
+            rows.append({
+                "layer": graph.tensors[op.outputs[0]].name,
+                "op": op.kind,
+                "weights": weights.elements,
+                "bits": weights.encoding.bits if weights.encoding else 8,
+                "tables": len(weights.encoding.tables) if weights.encoding else 0,
+                "stored": {family: bits.get(op.outputs[0]) for family, bits in stored.items()},
+            })  # fmt: skip
+    return rows
+
+
+def _stored_bits(model: GeneratedModel) -> dict[int, int]:
+    """Output tensor of each op -> bits of a weight in flash; passes keep the tensors' numbers."""
+    names = {array.name for array in model.weights.arrays}
+    found = {}
+    for index, op in enumerate(model.graph.ops):
+        encoding = model.graph.tensors[op.inputs[1]].encoding if len(op.inputs) > 1 else None
+        is_packed = encoding is not None and f"model_weights_{index:02d}_table" in names
+        found[op.outputs[0]] = encoding.stored_bits if encoding and is_packed else 8
+    return found
+
+
 def _answer(
     name: str, ops: Sequence[SurveyedOp], obstacles: list[str], targets: Sequence[Target], kind: str
 ) -> dict[str, Any]:
@@ -104,6 +136,7 @@ def _answer(
         "obstacles": obstacles,
         "passes": [],
         "peak": None,
+        "weights": [],
         "targets": [_unknown(target) for target in targets if target.core is not None],
     }
 

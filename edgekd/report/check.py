@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekd.report.tables import Cell, show_table
@@ -25,6 +25,7 @@ def show_check(answer: Mapping[str, Any]) -> None:
     title = f"Targets, bytes predicted for {answer['compiler']}"
     show_table(title, columns, [_row(row) for row in answer["targets"]], right=(2, 3, 4, 5, 6, 7))
     _show_parts(answer)
+    _show_weights(answer["weights"])
     for sentence in answer["passes"]:
         print(f"saved before: {sentence}")
     for sentence in answer["obstacles"]:
@@ -59,6 +60,20 @@ def _show_parts(answer: Mapping[str, Any]) -> None:
         print()
         columns = ("kernels", "weights", "constants", "code, at most", "arena", "static")
         show_table("Of these", columns, rows, right=(1, 2, 3, 4, 5))
+
+
+def _show_weights(layers: Sequence[Mapping[str, Any]]) -> None:
+    """Bits a layer, where some layer has others than eight."""
+    if all(row["bits"] == 8 for row in layers):
+        return
+    families = list(layers[0]["stored"])
+    rows = [
+        (row["layer"], row["op"], row["weights"], row["bits"], row["tables"] or None, *row["stored"].values())
+        for row in layers
+    ]
+    print()
+    columns = ("layer", "op", "weights", "bits", "tables", *(f"stored, {family}" for family in families))
+    show_table("Weights", columns, rows, right=tuple(range(2, len(columns))))
 
 
 def show_diff(found: Mapping[str, Any]) -> None:

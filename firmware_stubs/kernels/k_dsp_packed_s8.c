@@ -29,6 +29,18 @@ static void fill_2(const int8_t *a, const int8_t *b, uint32_t *table)
     }
 }
 
+/* What an assignment does, without the call of memcpy that compilers make of it. */
+static void copy_layer(const k_dsp_conv_s8_t *from, k_dsp_conv_s8_t *to)
+{
+    const unsigned char *source = (const unsigned char *)from;
+    unsigned char *target = (unsigned char *)to;
+
+    K_ROLLED
+    for (uint32_t i = 0; i < sizeof(*to); i++) {
+        target[i] = source[i];
+    }
+}
+
 /* Channels `at` to `end` into words as k_dsp_pairs_s8 reads them; table: room for 256 words. */
 static K_NOINLINE void unpack_chunk(
     const k_dsp_packed_s8_t *layer, int32_t at, int32_t end, uint32_t *table, uint32_t *words)
@@ -66,10 +78,11 @@ static K_NOINLINE void unpack_chunk(
 
 void k_dsp_packed_s8(const k_dsp_packed_s8_t *layer, const int8_t *x, int32_t *scratch, int8_t *y)
 {
-    k_dsp_conv_s8_t part = layer->conv;
+    k_dsp_conv_s8_t part;
     uint32_t *words = (uint32_t *)(void *)(scratch + layer->free_words);
-    int32_t step = part.pairs.planes != 0 ? layer->chunk / 4 * part.pairs.step_bytes : layer->chunk;
+    int32_t step = layer->conv.pairs.planes != 0 ? layer->chunk / 4 * layer->conv.pairs.step_bytes : layer->chunk;
 
+    copy_layer(&layer->conv, &part);
     part.pairs.weights = words;
     for (int32_t at = 0; at < layer->outputs; at += layer->chunk) {
         int32_t end = k_min(at + layer->chunk, layer->outputs);

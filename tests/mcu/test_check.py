@@ -28,9 +28,11 @@ from edgekd.mcu.footprint import (
     predict,
 )
 from edgekd.mcu.toolchain import Compiler
+from edgekd.qgraph.codebook import share_weights
 from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.tflite_reader import read_tflite
 from edgekd.qgraph.tflite_writer import write_tflite
+from edgekd.report.check import show_check
 from edgekd.target import load_target
 from tests.graphs import Builder, inputs_for, small_net
 from tests.mcu.firmware_models import mcu_target
@@ -215,3 +217,24 @@ def test_a_profile_with_its_own_link_map_runs_on_unicorn_and_not_on_qemu(
     monkeypatch.setattr(qemu.shutil, "which", lambda name: "/bin/true")
     with pytest.raises(ConfigError, match=r"nucleo-l4r5zi has flash at 0x08000000.*take --engine unicorn"):
         run_image(elf, layers, target, inputs, engine="qemu", counted=0, watched=0)
+
+
+def test_bits_are_told_a_layer_and_packed_images_predicted_to_the_byte(
+    capsys: pytest.CaptureFixture[str], clang: Compiler, tmp_path: Path
+) -> None:
+    b = Builder(np.random.default_rng(3))
+    x = b.conv(b.input((1, 6, 6, 32)), 32, stride=(2, 2))
+    graph = share_weights(b.graph(b.dense(b.reshape(x, (1, 288)), 8)))
+    answer = check(graph, [mcu_target()], "clang")
+    conv, dense = answer["weights"]
+    assert (conv["bits"], conv["tables"], conv["weights"]) == (4, 1, 9216)
+    assert set(conv["stored"].values()) == {4} and set(dense["stored"].values()) == {8}
+    show_check(answer)
+    assert "stored, dsp" in capsys.readouterr().out
+    model = generate(graph, "dsp")
+    folder = write(model, tmp_path / "generated")
+    build_image(folder, mcu_target(), clang, tmp_path / "image")
+    flash = json.loads((tmp_path / "image/image.json").read_text("utf-8"))["flash_bytes"]
+    found = predict(model, "clang")
+    assert (found.weights, found.constants) == (flash["weights"], flash["constants"])
+    assert found.code is not None and flash["code"] <= found.code <= 1.05 * flash["code"]

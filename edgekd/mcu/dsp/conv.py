@@ -168,9 +168,13 @@ class Plan:
             return 0
         if (encoding.indices(self._rows(where.window)) < 0).any():
             return 0  # inputs that are missing in the last four need a zero
-        blocks = -(-where.pixels // BLOCK_PIXELS)
-        again = blocks * (widen.instructions(where.window) + DRIVER_INSTRUCTIONS)
-        most = 1 + int(packed.REGATHER_SHARE * self.instructions(unrolled, shift > 0) / again)
+        channels, blocks = self.case.x.shape[3], -(-where.pixels // BLOCK_PIXELS)
+        shares = self._row_gather(where) is not None
+        gather = (
+            widen.shared_instructions(where.window, channels) if shares else widen.instructions(where.window)
+        )
+        again = blocks * (gather + DRIVER_INSTRUCTIONS) / self.instructions(unrolled, shift > 0)
+        most = packed.most_chunks(again)
         room = room_bytes(self.case.graph)[self.case.index] - 4 * self._free_words(where)
         return packed.chunk_of(
             self.outputs, 4 if planes else 2, pairs.pair_bytes(depth, shift > 0), room, most

@@ -15,6 +15,7 @@ DRIVER = "k_dsp_packed_s8"
 TWINS = {4: "k_dsp_unpack4_s8", 2: "k_dsp_unpack2_s8"}
 TABLE_WORDS = 256
 REGATHER_SHARE = 0.03  # of a layer's instructions that may go into gathering its windows again
+TWICE_SHARE = 0.07  # the same where two parts do
 
 Indices = npt.NDArray[np.int64]
 
@@ -28,15 +29,20 @@ def index_bytes(indices: Indices, bits: int) -> npt.NDArray[np.uint8]:
     return (fours[..., :2] | fours[..., 2:] << 4).astype(np.uint8).ravel()
 
 
-def chunk_of(outputs: int, multiple: int, pair_bytes: int, room_bytes: int, most_chunks: int) -> int:
-    """Channels to unpack together: as many as fit `room_bytes`, and at most `most_chunks` chunks in all.
+def most_chunks(again: float) -> int:
+    """Parts that a layer may be unpacked in. again: gathering its windows once, of its instructions."""
+    return max(1 + int(REGATHER_SHARE / again), 2 if again <= TWICE_SHARE else 1)
+
+
+def chunk_of(outputs: int, multiple: int, pair_bytes: int, room_bytes: int, most: int) -> int:
+    """Channels to unpack together: as many as fit `room_bytes`, and at most `most` chunks in all.
 
     multiple: of channels, 2 or 4; pair_bytes: of two channels unpacked.
     """
     units = -(-outputs // multiple)
     unit_bytes = pair_bytes * multiple // 2
     fitting = max(1, min(units, room_bytes // unit_bytes))
-    chunks = min(-(-units // fitting), most_chunks)
+    chunks = min(-(-units // fitting), most)
     return multiple * -(-units // chunks)
 
 

@@ -136,6 +136,11 @@ def shared(window: Window, channels: int) -> Kernel | None:
     return Kernel(f.name, TWIN, f.text)
 
 
+def shared_instructions(window: Window, channels: int) -> int:
+    """Instructions that one call of `shared` runs."""
+    return 11 + window.rows * (9 + 76 * channels // 16)
+
+
 def _straight(window: Window) -> Kernel:
     f = Function(f"k_dsp_widen_{window.rows}x{window.row_bytes}s{window.step_bytes}")
     f.add("push {r4-r11, lr}", "ldmia r1, {r9-r11}")
