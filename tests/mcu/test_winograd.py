@@ -28,7 +28,7 @@ from tests.mcu.generated import Array, merge, pack, run_sanitized, write
 ALLOWED = Options(winograd=True)
 
 # name: input shape, outputs, padding, mark. "r": the output's zero point is -128; "x": only -127 and 127 as
-# weights.
+# weights. "p": padded unevenly before.
 NETS: dict[str, tuple[tuple[int, ...], int, str, str]] = {
     "smallest": ((1, 2, 4, 4), 2, "SAME", "r"),
     "odd": ((1, 5, 7, 8), 6, "SAME", "r"),
@@ -42,6 +42,8 @@ NETS: dict[str, tuple[tuple[int, ...], int, str, str]] = {
     "extreme-signed": ((1, 5, 4, 16), 4, "SAME", "x"),
     "two-turns": ((1, 2, 4, 72), 2, "SAME", "r"),
     "straight": ((1, 3, 4, 64), 2, "SAME", ""),
+    "uneven": ((1, 3, 4, 8), 4, "VALID", "rp"),
+    "uneven-signed": ((1, 4, 3, 4), 2, "VALID", "p"),
 }
 IN_AN_IMAGE = 4  # nets: the harness takes so many inputs
 
@@ -50,7 +52,8 @@ def net(name: str) -> QGraph:
     """One convolution with random weights."""
     shape, outputs, padding, mark = NETS[name]
     b = Builder(np.random.default_rng([*name.encode()]), name)
-    y = b.conv(b.input(shape), outputs, padding=padding)
+    x = b.input(shape)
+    y = b.conv(b.pad(x, [[0, 0], [2, 0], [1, 2], [0, 0]]) if "p" in mark else x, outputs, padding=padding)
     if "r" in mark:
         b.tensors[y] = dataclasses.replace(b.tensors[y], zero_point=-128)
     if "x" in mark:
@@ -219,7 +222,8 @@ def test_proved_roundings_are_exact_at_every_sum(seed: int) -> None:
 
 @pytest.mark.parametrize("name", NETS)
 def test_packed_weights_fit_their_halves(name: str) -> None:
-    plan = winograd.plan(Case(net(name), 0))
+    graph = net(name)
+    plan = winograd.plan(Case(graph, len(graph.ops) - 1))
     assert plan is not None
     largest = np.abs(plan.transformed).max(axis=(1, 2, 3))
     for rounding in plan.proofs.values():
