@@ -125,8 +125,11 @@ def generate(graph: QGraph, family: str = "portable", options: Options | None = 
         graph, passes = optimize(graph, CHANNEL_MULTIPLE, clamps_are_free=family != "dsp")
     is_dsp = family == "dsp" and not library.is_updatable
     special = dsp_candidates(graph, options.winograd).candidates if is_dsp else {}
+    wants_flash = options.optimize == "flash"
+    if wants_flash:
+        special = {index: found for index, found in special.items() if not _is_packed_matrix(graph, index)}
     emissions = {
-        index: special[index][0].emission if index in special else _emit(graph, index, library)
+        index: special[index][0].emission if index in special else _emit(graph, index, library, wants_flash)
         for index in range(len(graph.ops))
         if _runs(graph, index)
     }
@@ -188,8 +191,15 @@ def _check_edges(graph: QGraph) -> None:
             )
 
 
-def _emit(graph: QGraph, index: int, library: Library) -> Emission:
-    case = Case(graph, index, is_updatable=library.is_updatable)
+def _is_packed_matrix(graph: QGraph, index: int) -> bool:
+    """A FULLY_CONNECTED whose weights are indices: only the portable family reads those."""
+    op = graph.ops[index]
+    encoding = graph.tensors[op.inputs[1]].encoding if op.kind == "FULLY_CONNECTED" else None
+    return encoding is not None and encoding.stored_bits < 8
+
+
+def _emit(graph: QGraph, index: int, library: Library, wants_flash: bool) -> Emission:
+    case = Case(graph, index, is_updatable=library.is_updatable, wants_flash=wants_flash)
     emitter = EMITTERS.get(case.op.kind)
     if emitter is None:
         case.fail("generated C has no kernel for it")

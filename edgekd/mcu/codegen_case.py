@@ -64,12 +64,16 @@ class Case:
     """Op `index` of a validated graph, with the look-ups that emitters share.
 
     is_updatable: an emitter must then decide from the structure alone, never from a weight or a scale.
+    wants_flash: weights stored as indices stay so even where each is used once.
     """
 
-    def __init__(self, graph: QGraph, index: int, *, is_updatable: bool = False) -> None:
+    def __init__(
+        self, graph: QGraph, index: int, *, is_updatable: bool = False, wants_flash: bool = False
+    ) -> None:
         self.graph = graph
         self.index = index
         self.is_updatable = is_updatable
+        self.wants_flash = wants_flash
         self.op = graph.ops[index]
         self.inputs: list[Tensor] = [graph.tensors[i] for i in self.op.inputs if i != -1]
         self.x = self.inputs[0]

@@ -90,7 +90,7 @@ def _matrix(case: Case, weights: Weights, rows: int) -> Emission:
         macs=rows * weights.size,
         scratch_bytes=4 * weights[0].size if packs else 0,  # K_GEMM_S8_SCRATCH_BYTES
     )
-    return packed(case, plain, weights, 0) if rows > 1 else plain  # weights used once stay plain
+    return packed(case, plain, weights, 0) if rows > 1 or case.wants_flash else plain
 
 
 def _matrix_fields(case: Case, weights: Weights) -> tuple[dict[str, Value], tuple[Array, ...]]:

@@ -33,7 +33,8 @@ def packed(case: Case, plain: Emission, weights: npt.NDArray[np.int8], row_pixel
     assert plain.struct is not None
     outputs, depth = rows.shape
     kernel, bits = KERNELS[plain.calls[0].kernel], encoding.stored_bits
-    chunk = _chunk(case, outputs, depth)
+    once = not row_pixels and case.x.elements == depth  # each weight is used once
+    chunk = min(outputs, 4) if once else _chunk(case, outputs, depth)
     arguments = tuple(SCRATCH if a in ("0", SCRATCH) else a for a in plain.calls[0].arguments)
     arrays = [
         case.array("filter", _stream(encoding.indices(rows), bits)),
@@ -49,13 +50,13 @@ def packed(case: Case, plain: Emission, weights: npt.NDArray[np.int8], row_pixel
         "chunk": chunk,
     }
     inner = {"conv" if row_pixels else "gemm": _without_weights(plain.struct[1])}
-    apart = 0 if chunk == outputs else chunk * (row_pixels or 2)
+    apart = 0 if once or chunk == outputs else chunk * (row_pixels or 2)
     return replace(
         plain,
         calls=(replace(plain.calls[0], kernel=kernel, arguments=arguments),),
         struct=(f"{kernel}_t", {**inner, "packed": unpacked}),
         weights=(*arrays, *plain.weights[1:]),
-        scratch_bytes=-(-depth * chunk // 4) * 4 + 4 * depth + apart,
+        scratch_bytes=-(-depth * chunk // 4) * 4 + (0 if once else 4 * depth) + apart,
     )
 
 

@@ -16,6 +16,7 @@ from edgekd.mcu.dsp import conv, packed
 from edgekd.mcu.emulator import run_image
 from edgekd.mcu.firmware import build_image
 from edgekd.mcu.host import HostModel
+from edgekd.mcu.options import Options
 from edgekd.mcu.plan import room_bytes
 from edgekd.mcu.toolchain import Compiler
 from edgekd.qgraph import encoding, reference
@@ -145,6 +146,19 @@ def test_weights_that_are_used_once_stay_plain() -> None:
     given = share_weights(b.graph(b.dense(b.input((1, 64)), 32)))
     for family in ("portable", "dsp"):
         assert generate(given, family).files == generate(plain(given), family).files
+
+
+@pytest.mark.parametrize("family", ("portable", "dsp"))
+def test_where_flash_is_the_limit_they_are_packed_too(
+    family: str, compiler: Compiler, tmp_path: Path
+) -> None:
+    b = Builder(np.random.default_rng(2))
+    given = share_weights(b.graph(b.dense(b.input((1, 64)), 37)))
+    model = generate(given, family, Options(optimize="flash"))
+    assert weights_bytes(model) < 0.75 * weights_bytes(generate(given, family))
+    inputs = inputs_for(given, np.random.default_rng(3), 6)
+    host = HostModel(write(model, tmp_path / "generated"), compiler, tmp_path / "work")
+    assert np.array_equal(host.run(pack(inputs)).view(np.uint8), pack(reference.run(given, inputs)))
 
 
 def test_tables_of_256_values_are_int8_and_change_nothing() -> None:
