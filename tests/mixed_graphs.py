@@ -123,7 +123,7 @@ def _included(model: GeneratedModel, kernel: str) -> set[str]:
 def _form(leaf: str) -> str:
     """k_dsp_pairs_u48_s13 -> k_dsp_pairs, one rounding."""
     rounding = re.search(r"_s(\d+)$", leaf)
-    name = re.sub(r"_u\d+|_c\d+$|_s\d+$", "", leaf)
+    name = re.sub(r"_c\d+[a-z0-9]*$", "", re.sub(r"_u\d+|_s\d+$", "", leaf))
     name = re.sub(r"_\d+x\d+s\d+$", "_straight", name)
     name = re.sub(r"(?<=[tw])\d+$", "", name)
     return name + (f", {'one rounding' if int(rounding[1]) else 'two roundings'}" if rounding else "")
