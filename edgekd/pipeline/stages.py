@@ -130,7 +130,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "export",
-            version=9,
+            version=10,
             inputs=shipping.export_inputs,
             params=shipping.export_params,
             run=shipping.run_export,

@@ -121,7 +121,8 @@ class _Rewriter:
 
     def _op(self, op: Op) -> Op:
         joined = (op.inputs[0], op.outputs[0])
-        if all(index not in self.kept or self.kept[index].all() for index in joined):
+        # A channel that nobody needs loses its value even where it stays to fill up: its reader folds it.
+        if all(index not in self.kept or self.needed[index].all() for index in joined):
             return op
         if op.kind == "DEPTHWISE_CONV_2D":
             weights = np.asarray(self._constant(op, 1).data)

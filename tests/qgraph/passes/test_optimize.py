@@ -30,6 +30,13 @@ def test_random_graphs_keep_every_byte(seed: int, multiple: int, free: bool) -> 
     assert again is found and not more
 
 
+def test_a_constant_channel_that_fills_up_is_folded_by_its_reader() -> None:
+    """Six channels stay six at a multiple of four, and the constant one among them loses its value."""
+    graph = wide_graph(np.random.default_rng([1, 413]))
+    found, lines = optimize(graph, 4)
+    assert lines[-1].endswith("channels are constant or dead: removed") and not differ(graph, found, 8)
+
+
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(seed=SEEDS)
 def test_what_is_left_keeps_its_tensor_and_its_values(seed: int) -> None:
