@@ -49,6 +49,9 @@ class Oracle:
         except (EOFError, OSError):
             self._end()
             return "died"
+        except BaseException:  # interrupted: an answer that comes later would pass for the next one's
+            self._end()
+            raise
         self._end()
         return "hung"
 

@@ -35,7 +35,7 @@ from edgekd.qgraph.tflite_writer import write_tflite
 from tests.graphs import inputs_for
 
 FILE_NAME = "damaged.tflite"
-HANG_S = 20  # reading, planning or generating a file of a few KB takes milliseconds
+HANG_S = 20  # of processor time; reading, planning or generating a file of a few KB takes milliseconds
 MEMORY_BYTES = 4 << 30
 SAMPLES = 4
 # What the reader may allocate: 4 x the file, and room for Python's own objects (a tensor is about 1 KB,
@@ -81,7 +81,7 @@ def read_range(
     compilation (its index goes into the tally).
     """
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    signal.signal(signal.SIGALRM, _on_alarm)
+    signal.signal(signal.SIGVTALRM, _on_alarm)
     read_tflite(seeds[0].data, FILE_NAME)  # what the reader imports when first used is not the file's
     known: set[bytes] = set()
     tally = Tally()
@@ -108,7 +108,7 @@ def _look(data: bytes, index: int, known: set[bytes], each: int, oracle: Oracle,
     """One file through reader, planner, generator, reference and oracle."""
     tally.counts["files"] += 1
     tally.counts["past_header"] += _is_past_header(data)
-    signal.alarm(HANG_S)
+    signal.setitimer(signal.ITIMER_VIRTUAL, HANG_S)
     began = time.monotonic()
     try:
         graph = _read(data, index, tally)
@@ -127,7 +127,7 @@ def _look(data: bytes, index: int, known: set[bytes], each: int, oracle: Oracle,
     except Exception as error:  # whatever a damaged file provokes is a finding: it is written down
         tally.fail(index, f"{type(error).__name__}: {error}")
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     tally.slowest_ms = max(tally.slowest_ms, (time.monotonic() - began) * 1e3)
 
 
