@@ -26,11 +26,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.object_files import Piece, pieces, pieces_of_image
 from edgekd.mcu.elf import read_elf
 from edgekd.mcu.footprint import TABLE, digest_of_source, harness_sources, kernel_folder, normal_leaf
+from edgekd.mcu.options import Options
 from edgekd.mcu.toolchain import CODE, CORE_CODE, Compiler, core_flags, find_compiler
 from edgekd.target import Core
 
 CORE = Core("cortex-m4", 100_000_000, True)
 STRUCT = re.compile(r"^(?:\}|typedef struct \w+) (k_\w+_t);", re.MULTILINE)
+# So that the leaves of every form are measured.
+FORMS = (
+    Options(prefer=("pairs u48", "dense u64", "planes", "sum", "average")),
+    Options(prefer=("pairs u32", "dense u16")),
+    Options(prefer=("pairs u16", "dense u8")),
+    Options(prefer=("pairs u8", "winograd"), winograd=True),
+)
 EDGES = range(1, 5)  # inputs and outputs of a model: the harness's loops depend on them
 HELPER_SCRIPT = """ENTRY(entry)
 MEMORY { FLASH (rx) : ORIGIN = 0x0, LENGTH = 0x100000 }
@@ -131,8 +139,8 @@ def _leaves(compiler: Compiler, folder: Path) -> dict[str, Any]:
 
     if family_of(CORE.cpu) == "portable":
         return found
-    for graph in sample_graphs():
-        source = generate(graph, family_of(CORE.cpu)).files.get("model_dsp.S", "")
+    for graph, options in product(sample_graphs(), FORMS):
+        source = generate(graph, family_of(CORE.cpu), options).files.get("model_dsp.S", "")
         texts = dict(leaf_texts(source))
         if not {normal_leaf(text) for text in texts.values()} - set(found):
             continue

@@ -1,7 +1,6 @@
 """The generated C beside TensorFlow Lite Micro on the emulated Cortex-M4F, as a Markdown table.
 
-    python benchmarks/mcu.py [--shared FOLDER] [--family dsp] [--winograd] [--updatable]
-                             [--target mcu-sim] [MODEL ...]
+    target = load_target(arguments.target, [ROOT / "targets"])
 
 Each MLPerf Tiny model is generated, built with clang and GCC, and run on its golden inputs; every output
 byte must be equal. TFLM's column is its best row for that core in baseline_tflm.json, counted the same
@@ -30,7 +29,7 @@ from edgekd.mcu.codegen import generate  # noqa: E402
 from edgekd.mcu.emulator import run_image  # noqa: E402
 from edgekd.mcu.firmware import build_image  # noqa: E402
 from edgekd.mcu.library import Library  # noqa: E402
-from edgekd.mcu.options import Options  # noqa: E402
+from edgekd.mcu.options import OPTIMIZE, Options  # noqa: E402
 from edgekd.mcu.toolchain import Compiler, find_compiler  # noqa: E402
 from edgekd.qgraph.tflite_reader import read_tflite  # noqa: E402
 from edgekd.target import Target, load_target  # noqa: E402
@@ -109,10 +108,10 @@ def main() -> None:
     parser.add_argument("--target", default="mcu-sim")
     parser.add_argument("--winograd", action="store_true")
     parser.add_argument("--updatable", action="store_true")
+    parser.add_argument("--optimize", choices=OPTIMIZE, default="speed")
     arguments = parser.parse_args()
     library = Library(is_updatable=arguments.updatable)
     target = load_target(arguments.target, [ROOT / "targets"])
-    options = Options(winograd=arguments.winograd, cost=target.cost, library=library)
     data = arguments.shared / "data" / "mlperf_tiny"
     print(HEAD)
     with tempfile.TemporaryDirectory(prefix="edgekd-mcu-") as cache:
@@ -122,6 +121,13 @@ def main() -> None:
             except MissingDependencyError as error:
                 print(error, file=sys.stderr)
                 continue
+            options = Options(
+                arguments.optimize,
+                cost=target.cost,
+                winograd=arguments.winograd,
+                compiler=kind,
+                library=library,
+            )
             for name in arguments.models:
                 with tempfile.TemporaryDirectory(prefix="edgekd-mcu-") as work:
                     ours = measure(name, arguments.family, options, target, data, compiler, Path(work))

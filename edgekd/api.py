@@ -31,6 +31,7 @@ from edgekd.target import Target, load_target
 
 DEFAULT_RECIPE = "digits"
 COMPILERS = ("clang", "gcc")
+OPTIMIZE = ("speed", "flash")
 ENGINES = ("unicorn", "qemu")
 StageState = graph.StageState
 
@@ -43,6 +44,7 @@ def request(
     data: str = "",
     samples: int | None = None,
     compiler: str = "",
+    optimize: str = "",
     engine: str = "",
     store: str = "",
     shared: str = "",
@@ -59,10 +61,11 @@ def request(
     """Check every option and return the request that all other functions take.
 
     model: a .tflite or .onnx file that replaces the recipe; data: an .npz file with x and y that
-    replaces its samples; source: where the recipe's samples lie, in place of its data.path; log: a .csv
-    that trainings append a line an epoch to, or a folder for TensorBoard's events; shared: a team's cache
-    (any fsspec URL); prefix: what the generated C's names begin with; updatable: whether its weights can be
-    replaced apart from its code; start: where the search for the project begins (default: here).
+    replaces its samples; optimize: what the generated C is to spare, "speed" (the default) or "flash";
+    source: where the recipe's samples lie, in place of its data.path; log: a .csv that trainings append a
+    line an epoch to, or a folder for TensorBoard's events; shared: a team's cache (any fsspec URL); prefix:
+    what the generated C's names begin with; updatable: whether its weights can be replaced apart from its
+    code; start: where the search for the project begins (default: here).
     Raises ConfigError or ArtifactError.
     """
     project = project_root(start or Path.cwd())
@@ -70,6 +73,8 @@ def request(
         raise ConfigError("--model replaces the recipe, so --recipe cannot be given as well; leave one out")
     if compiler and compiler not in COMPILERS:
         raise ConfigError(f"compiler {compiler!r} does not exist{suggest(compiler, COMPILERS)}")
+    if optimize and optimize not in OPTIMIZE:
+        raise ConfigError(f"optimize {optimize!r} does not exist{suggest(optimize, OPTIMIZE)}")
     if engine and engine not in ENGINES:
         raise ConfigError(f"engine {engine!r} does not exist{suggest(engine, ENGINES)}")
     return Request(
@@ -80,6 +85,7 @@ def request(
         data=_data_file(Path(data)) if data else None,
         samples=samples,
         compiler=compiler or "clang",
+        optimize=optimize or "speed",
         engine=engine or None,
         again=again,
         prefix=checked_prefix(prefix or "model"),

@@ -30,6 +30,7 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "log": ("", "a .csv that trainings append a line an epoch to, or a folder for TensorBoard"),
     "samples": ("", "use only the first N samples"),
     "compiler": ("", "clang (default, from PyPI) or gcc"),
+    "optimize": ("", "speed (default) or flash: what the generated C is to spare"),
     "engine": ("", "unicorn or qemu (default: the target's)"),
     "to": ("", "user@host:port of a Linux device, where the target's own is not meant"),
     "key": ("", "SSH key file (default: the agent's and ~/.ssh/config's)"),
@@ -47,7 +48,7 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "count": ("", "of a soak's inputs"),
 }
 MADE_FROM = ("recipe", "target", "model", "data", "source", "log", "samples")
-COMMON = (*MADE_FROM, "compiler", "engine", "store", "shared", "json", "again")
+COMMON = (*MADE_FROM, "compiler", "optimize", "engine", "store", "shared", "json", "again")
 LIBRARY = ("prefix", "updatable")
 SSH = ("to", "key", "ssh_config")
 UPLOADED = ("uploaded_bytes", "resumed_bytes", "upload_s", "free_bytes")
@@ -157,13 +158,15 @@ def _stage_json(artifact: Any) -> dict[str, Any]:
 
 
 def _show_stage(artifact: Any) -> None:
-    from edgekd.report.tables import show_table
+    from edgekd.report.tables import show_layers, show_table
 
     rows = [
         (name, json.dumps(value) if isinstance(value, dict | list) else value)
         for name, value in artifact.metrics.items()
+        if name != "layers"
     ]
     show_table(f"{artifact.stage} {artifact.key}", ("figure", "value"), rows, right=(1,))
+    show_layers(artifact.metrics.get("layers", ()))
     print(f"files: {os.path.relpath(artifact.path)}")
 
 
@@ -244,7 +247,7 @@ def bench(**given: Any) -> None:
     )
 
 
-@command("model", "recipe", "target", "compiler", "store", "json")
+@command("model", "recipe", "target", "compiler", "optimize", "store", "json")
 def check(**given: Any) -> None:
     """Does a model fit? Ops, flash and RAM on every microcontroller, without training or compiling."""
     from edgekd import api
@@ -276,7 +279,10 @@ def weights(export: str, **given: Any) -> None:
         show_table("Weights", ("what", "value"), list(found.items()))
 
 
-@command("model", "recipe", "target", "data", "samples", "compiler", "store", "json", positional=("a", "b"))
+@command(
+    *("model", "recipe", "target", "data", "samples", "compiler", "optimize", "store", "json"),
+    positional=("a", "b"),
+)
 def diff(a: str, b: str, **given: Any) -> None:
     """Where do two executions of a model part? Each is reference, tflm, litert, ort, host or core."""
     from edgekd import api

@@ -47,7 +47,7 @@ def _net(b: Builder, ops: int, steps: Sequence[Step], last: Step) -> QGraph:
         images.append(b.input(b.shape(images[0])))
     while len(b.ops) < ops:
         source = images[-1] if rng.random() < 0.75 else images[int(rng.integers(0, len(images)))]
-        images.append(_shrunk(b, steps[int(rng.integers(0, len(steps)))](b, source)))
+        images.append(shrunk(b, steps[int(rng.integers(0, len(steps)))](b, source)))
     outputs = [last(b, images[-1]) if rng.random() < 0.75 else images[-1]]
     spare = images[int(rng.integers(0, len(images)))]
     if rng.random() < 0.2 and spare != outputs[0] and spare not in b.inputs:
@@ -55,7 +55,7 @@ def _net(b: Builder, ops: int, steps: Sequence[Step], last: Step) -> QGraph:
     return b.graph(*outputs)
 
 
-def _shrunk(b: Builder, x: int) -> int:
+def shrunk(b: Builder, x: int) -> int:
     h, w, c = b.shape(x)[1:]
     if h * w * c <= MOST_ELEMENTS:
         return x

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from edgekd.errors import UnsupportedOpError
 from edgekd.mcu.codegen import GeneratedModel, generate
 from edgekd.mcu.dsp.family import family_of
 from edgekd.mcu.footprint import ROUND_BYTES, Footprint, compilers, load_table, predict
+from edgekd.mcu.options import Options, options_for
 from edgekd.qgraph.edges import strip_float_edges
 from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.loader import load_graph
@@ -22,50 +24,85 @@ from edgekd.qgraph.survey import SurveyedOp, survey_graph, survey_tflite
 from edgekd.target import Memory, Target
 
 
-def check_file(data: bytes, file_name: str, targets: Sequence[Target], kind: str) -> dict[str, Any]:
+def check_file(
+    data: bytes, file_name: str, targets: Sequence[Target], kind: str, optimize: str = "speed"
+) -> dict[str, Any]:
     """`check` for a model file's bytes; an op that edgekd cannot run is an answer, not an error.
 
     Raises ArtifactError for a file that is broken or no model.
     """
     try:
-        return check(load_graph(data, file_name), targets, kind)
+        return check(load_graph(data, file_name), targets, kind, optimize)
     except UnsupportedOpError as error:
         tflite = data[4:8] == b"TFL3"
         ops = survey_tflite(data, file_name) if tflite else []
         return _answer(file_name, ops, [str(error)], targets, kind)
 
 
-def check(graph: QGraph, targets: Sequence[Target], kind: str) -> dict[str, Any]:
+def check(graph: QGraph, targets: Sequence[Target], kind: str, optimize: str = "speed") -> dict[str, Any]:
     """What `graph` needs on each of `targets` (those of kind mcu) when compiled by `kind`.
+
+    optimize: as of Options. Latency is modelled cycles at the profile's clock, an estimate.
 
     Returns {"model", "compiler", "ops": [{op, count, macs, supported}], "unsupported": [{op, layer,
     inputs, outputs}], "obstacles": [sentence], "passes": [sentence], "peak": {layer, bytes}, "weights":
     [{layer, op, weights, bits, tables, stored}], "targets": [{target, core, family, fits, flash_need,
-    flash_have, ram_need, ram_have, stack_bound, parts, latency_us, advice}]}; bytes. passes: what the passes
-    over the graph saved. `bits` are those of the model's weights, `stored` is family -> the bits that a
-    weight takes in the generated C. What cannot be told is null.
+    flash_have, ram_need, ram_have, stack_bound, parts, cycles, latency_us, advice}]}; bytes. passes: what
+    the passes over the graph saved. `bits` are those of the model's weights, `stored` is family -> the bits
+    that a weight takes in the generated C. What cannot be told is null.
     """
     ops = survey_graph(graph)
     try:
         stripped = strip_float_edges(graph)
-        models = {family_of(t.core.cpu): None for t in targets if t.core is not None}
-        generated = {family: generate(stripped, family) for family in models}
+        generated = Generated(stripped, kind, optimize)
+        models = [generated.on(target) for target in targets if target.core is not None]
     except UnsupportedOpError as error:
         return _answer(graph.name, ops, [str(error)], targets, kind)
     answer = _answer(graph.name, ops, [], (), kind)
     macs = Counter[str]()
-    for layer in next(iter(generated.values()), generate(stripped)).layers:
+    for layer in (models[0] if models else generate(stripped)).layers:
         macs[layer.op] += layer.macs
     answer["ops"] = [row | {"macs": macs[row["op"]]} for row in answer["ops"]]
-    answer["passes"] = list(dict.fromkeys(line for model in generated.values() for line in model.passes))
+    answer["passes"] = list(dict.fromkeys(line for model in models for line in model.passes))
     answer["peak"] = peak_layer(stripped)
-    answer["weights"] = weights_of_layers(stripped, generated)
+    answer["weights"] = weights_of_layers(stripped, generated.by_family())
     answer["targets"] = [
-        _row(target, generated[family_of(target.core.cpu)], kind, answer["peak"])
-        for target in targets
-        if target.core is not None
+        _row(target, model, kind, answer["peak"])
+        for target, model in zip((t for t in targets if t.core is not None), models, strict=True)
     ]
     return answer
+
+
+class Generated:
+    """The C of one graph for several targets; those that would get the same share it."""
+
+    def __init__(self, graph: QGraph, kind: str, optimize: str) -> None:
+        self._graph, self._kind, self._optimize = graph, kind, optimize
+        self._known: dict[tuple[str, Options], GeneratedModel] = {}
+
+    def on(self, target: Target) -> GeneratedModel:
+        """Within the target's limits where they can be met: without them first, for most models fit."""
+        roomy = self._of(target, replace(options_for(target, self._optimize, self._kind), **NO_LIMITS))
+        assert target.core is not None and target.memory is not None
+        found, memory = predict(roomy, self._kind, cpu=target.core.cpu), target.memory
+        flash = found.weights if found.flash_bytes is None else found.flash_bytes
+        if flash <= memory.flash_bytes and found.arena + memory.stack_bytes <= memory.ram_bytes:
+            return roomy
+        return self._of(target, options_for(target, self._optimize, self._kind))
+
+    def by_family(self) -> dict[str, GeneratedModel]:
+        """One of the models of each family."""
+        return {family: model for (family, _), model in self._known.items()}
+
+    def _of(self, target: Target, options: Options) -> GeneratedModel:
+        assert target.core is not None
+        key = family_of(target.core.cpu), options
+        if key not in self._known:
+            self._known[key] = generate(self._graph, *key)
+        return self._known[key]
+
+
+NO_LIMITS: dict[str, Any] = {"flash_bytes": None, "ram_bytes": None}
 
 
 def peak_layer(graph: QGraph) -> dict[str, Any]:
@@ -154,6 +191,7 @@ def _unknown(target: Target) -> dict[str, Any]:
         "ram_have": target.memory.ram_bytes,
         "stack_bound": None,
         "parts": None,
+        "cycles": None,
         "latency_us": None,
         "advice": ["the model cannot run yet: see what stands in the way"],
     }
@@ -173,6 +211,7 @@ def _row(target: Target, model: GeneratedModel, kind: str, peak: Mapping[str, An
         "flash_need": found.flash_bytes,
         "ram_need": ram,
         "stack_bound": found.stack,
+        **_latency(target, model),
         "parts": {
             "weights": found.weights,
             "constants": found.constants,
@@ -183,6 +222,16 @@ def _row(target: Target, model: GeneratedModel, kind: str, peak: Mapping[str, An
         },
         "advice": advice or list(found.missing),
     }
+
+
+def _latency(target: Target, model: GeneratedModel) -> dict[str, Any]:
+    """Modelled cycles of one inference and their time at the profile's clock; null where a layer's are."""
+    assert target.core is not None
+    cycles = [layer.cycles for layer in model.layers]
+    known = [each for each in cycles if each is not None]
+    if len(known) < len(cycles):
+        return {"cycles": None, "latency_us": None}
+    return {"cycles": sum(known), "latency_us": sum(known) * 1e6 / target.core.clock_hz}
 
 
 def _advice(found: Footprint, memory: Memory, ram: int, peak: Mapping[str, Any]) -> list[str]:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from edgekd.errors import UnsupportedOpError
-from edgekd.mcu.codegen_case import Address, Call, Case, Emission
+from edgekd.mcu.choice import Chosen, choose
+from edgekd.mcu.codegen_case import Address, Call, Emission
 from edgekd.mcu.codegen_library import completed
-from edgekd.mcu.codegen_ops import EMITTERS
 from edgekd.mcu.codegen_text import LICENSE, Array, initialiser, layer_names, one_line
-from edgekd.mcu.codegen_updatable import externalized
 from edgekd.mcu.codegen_weights import NAME as WEIGHTS
 from edgekd.mcu.codegen_weights import Weights
 from edgekd.mcu.dsp import assembly
-from edgekd.mcu.dsp.family import dsp_candidates
 from edgekd.mcu.library import Library
 from edgekd.mcu.options import Options
 from edgekd.mcu.plan import Plan, plan
@@ -76,12 +75,20 @@ void model_invoke(model_t *model)
 
 @dataclass(frozen=True)
 class Layer:
-    """One executed op: `symbol` is the C function that model_invoke calls exactly once for it."""
+    """One executed op: `symbol` is the C function that model_invoke calls exactly once for it.
+
+    kernel: the candidate that was chosen; instructions, cycles: predicted, None where not known; others:
+    the candidates that were not, as {"kernel", "instructions", "cycles"}, the fastest first.
+    """
 
     name: str
     op: str
     symbol: str
     macs: int
+    kernel: str = ""
+    instructions: int | None = None
+    cycles: int | None = None
+    others: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,22 +130,14 @@ def generate(graph: QGraph, family: str = "portable", options: Options | None = 
     if not library.is_updatable:
         # The DSP leaves clamp to the whole of int8 for nothing, and to less not at all.
         graph, passes = optimize(graph, CHANNEL_MULTIPLE, clamps_are_free=family != "dsp")
-    is_dsp = family == "dsp" and not library.is_updatable
-    special = dsp_candidates(graph, options.winograd).candidates if is_dsp else {}
-    wants_flash = options.optimize == "flash"
-    if wants_flash:
-        special = {index: found for index, found in special.items() if not _is_packed_matrix(graph, index)}
-    emissions = {
-        index: special[index][0].emission if index in special else _emit(graph, index, library, wants_flash)
-        for index in range(len(graph.ops))
-        if _runs(graph, index)
-    }
+    chosen = choose(graph, family, options)
+    emissions = {index: found.best.emission for index, found in chosen.items()}
     kernels = {kernel.name: kernel for e in emissions.values() for kernel in e.assembly}
     where = plan(graph, {index: e.scratch_bytes for index, e in emissions.items()})
-    emissions, in_place = _without_idle_copies(emissions, where)
+    emissions, in_place = without_idle_copies(emissions, where)
     if in_place:
         passes += (f"{plural(in_place, 'operand')} of concatenations: written in place, not copied",)
-    layers = _layers(graph, emissions)
+    layers = _layers(graph, {i: chosen[i].running(e, options) for i, e in emissions.items()}, options)
     arrays = [array for emission in emissions.values() for array in emission.weights]
     arrays += _constants(graph, emissions)
     arrays, same = (arrays, {}) if library.is_updatable else _once(arrays)
@@ -155,13 +154,7 @@ def generate(graph: QGraph, family: str = "portable", options: Options | None = 
     return GeneratedModel(files, arena_bytes, tuple(layers), where, graph, passes, weights, library)
 
 
-def _runs(graph: QGraph, index: int) -> bool:
-    """A RESHAPE of an activation is an alias; everything else is a layer."""
-    op = graph.ops[index]
-    return op.kind != "RESHAPE" or graph.tensors[op.inputs[0]].is_constant
-
-
-def _without_idle_copies(emissions: dict[int, Emission], where: Plan) -> tuple[dict[int, Emission], int]:
+def without_idle_copies(emissions: dict[int, Emission], where: Plan) -> tuple[dict[int, Emission], int]:
     """Without copies of bytes onto themselves, and how many those were: operands of a CONCATENATION that
     lie in its output already."""
     kept, idle = {}, 0
@@ -191,26 +184,18 @@ def _check_edges(graph: QGraph) -> None:
             )
 
 
-def _is_packed_matrix(graph: QGraph, index: int) -> bool:
-    """A FULLY_CONNECTED whose weights are indices: only the portable family reads those."""
-    op = graph.ops[index]
-    encoding = graph.tensors[op.inputs[1]].encoding if op.kind == "FULLY_CONNECTED" else None
-    return encoding is not None and encoding.stored_bits < 8
-
-
-def _emit(graph: QGraph, index: int, library: Library, wants_flash: bool) -> Emission:
-    case = Case(graph, index, is_updatable=library.is_updatable, wants_flash=wants_flash)
-    emitter = EMITTERS.get(case.op.kind)
-    if emitter is None:
-        case.fail("generated C has no kernel for it")
-    return externalized(index, emitter(case)) if library.is_updatable else emitter(case)
-
-
-def _layers(graph: QGraph, emissions: dict[int, Emission]) -> list[Layer]:
-    names = layer_names(graph.tensors[graph.ops[index].outputs[0]].name for index in emissions)
+def _layers(graph: QGraph, chosen: Mapping[int, Chosen], options: Options) -> list[Layer]:
+    names = layer_names(graph.tensors[graph.ops[index].outputs[0]].name for index in chosen)
     return [
-        Layer(name, graph.ops[index].kind, f"model_layer_{index:02d}_{graph.ops[index].kind.lower()}", e.macs)
-        for (index, e), name in zip(emissions.items(), names, strict=True)
+        Layer(
+            name,
+            graph.ops[index].kind,
+            f"model_layer_{index:02d}_{graph.ops[index].kind.lower()}",
+            found.best.emission.macs,
+            **found.best.figures(options.cost),
+            others=tuple(other.figures(options.cost) for other in found.others),
+        )
+        for (index, found), name in zip(chosen.items(), names, strict=True)
     ]
 
 

@@ -9,7 +9,7 @@ many bits a division needs, and the skipped work of a failed IT slot (it counts 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,15 +71,22 @@ class Costs:
     def total(self, edges: Iterable[tuple[int, int, int]], sizes: dict[int, int]) -> tuple[int, int]:
         """(instructions, estimated cycles) of edges (from block, to block, times); NO_BLOCK is outside."""
         instructions = cycles = 0
+        for _, more, spent in self.pieces(edges, sizes):
+            instructions += more
+            cycles += spent
+        return instructions, cycles
+
+    def pieces(
+        self, edges: Iterable[tuple[int, int, int]], sizes: dict[int, int]
+    ) -> Iterator[tuple[int, int, int]]:
+        """(address, instructions, estimated cycles) of every part of `total`, by the block that spends it."""
         for source, target, times in edges:
             before = None if source == NO_BLOCK else self.block(source, sizes[source])
             after = None if target == NO_BLOCK else self.block(target, sizes[target])
             if after is not None:
-                instructions += times * after.instructions
-                cycles += times * after.cycles
+                yield target, times * after.instructions, times * after.cycles
             if before is not None:
-                cycles += times * self._passage(before, after, target)
-        return instructions, cycles
+                yield source, 0, times * self._passage(before, after, target)
 
     def _passage(self, before: Block, after: Block | None, target: int) -> int:
         """What leaving `before` costs: its branch, or a load that follows a load over a block's seam."""

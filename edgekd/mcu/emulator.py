@@ -76,10 +76,14 @@ def run_image(
 
 
 def _read_layers(path: Path) -> list[Mapping[str, Any]]:
-    """The rows of layers.json: name, op, symbol, macs."""
+    """The rows of layers.json: name, op, symbol, macs; kernel and the predicted cycles where they are."""
     try:
         rows = json.loads(path.read_text("utf-8"))
-        return [{key: row[key] for key in ("name", "op", "symbol", "macs")} for row in rows]
+        more = ("kernel", "cycles")
+        return [
+            {key: row[key] for key in ("name", "op", "symbol", "macs")} | {key: row.get(key) for key in more}
+            for row in rows
+        ]
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}; generate the C again") from None
     except (ValueError, KeyError, TypeError):

@@ -24,7 +24,8 @@ class EmulatorResult:
 
     outputs: uint8 [N, MODEL_OUTPUT_BYTES]. instructions: executed inside model_invoke, one figure a
     counted sample (unicorn: exact; QEMU: to ±40). cycles: estimated by the target's cost model, one a
-    counted sample. by_layer: {name, op, instructions, macs} of the counted sample whose total is the
+    counted sample. by_layer: {name, op, kernel, instructions, cycles,
+    predicted_cycles, macs} of the counted sample whose total is the
     (low) median: its instructions sum to that total, "(invoke)" being model_invoke's own row.
     peak_stack_bytes: the lowest stack byte written in the whole run, start-up and harness included.
     engine: name and version.

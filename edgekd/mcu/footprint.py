@@ -15,11 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgekd.mcu.codegen import GeneratedModel
 from edgekd.mcu.codegen_prefix import PLAIN
 from edgekd.resources import resource_dir
+
+if TYPE_CHECKING:
+    from edgekd.mcu.codegen import GeneratedModel
 
 TABLE = Path(__file__).with_name("code_sizes.json")
 WEIGHTS = "model_weights_"
@@ -195,9 +197,20 @@ def _leaves(source: str, sizes: Mapping[str, Any]) -> dict[str, Mapping[str, Any
     found: dict[str, Mapping[str, Any]] = {}
     for part in re.split(r"^    \.section ", source, flags=re.MULTILINE)[1:]:
         name = part.split(",")[0].removeprefix(".text.")
-        row = sizes["leaves"].get(normal_leaf(part)) or _leaf_bound(part)
+        row = _leaf_row(part, sizes)
         found[name] = {"kind": "code", "align": 4, "uses": [], **row}
     return found
+
+
+def leaf_size(text: str, sizes: Mapping[str, Any]) -> int:
+    """Bytes of a generated function, from its text."""
+    part = re.split(r"^    \.section ", text, maxsplit=1, flags=re.MULTILINE)[-1]
+    return int(_leaf_row(part, sizes)["bytes"])
+
+
+def _leaf_row(part: str, sizes: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] | None = sizes.get("leaves", {}).get(normal_leaf(part))
+    return found or _leaf_bound(part)
 
 
 def _leaf_bound(text: str) -> Mapping[str, int]:

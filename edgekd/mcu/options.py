@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from edgekd.errors import ConfigError
 from edgekd.mcu.library import Library
-from edgekd.target import CostModel
+from edgekd.target import CostModel, Target
 
 OPTIMIZE = ("speed", "flash")
 
@@ -16,12 +16,14 @@ class Options:
     """How `generate` chooses where several kernels can run a layer.
 
     optimize: "speed" takes the fewest modelled cycles, "flash" the fewest bytes of flash.
-    flash_bytes, ram_bytes: what the image may take (weights, code, constants; arena and stack); None: no
-        limit. A model that no choice makes fit gets the nearest one: the build refuses it.
+    flash_bytes: what the image may take (weights, code, constants); ram_bytes: what the arena may take
+        (activations and scratch; the stack comes besides). None: no limit. A model that no choice makes fit
+        gets the nearest one: the build refuses it.
     cost: the core's cycles an instruction class.
     winograd: whether 3 x 3 convolutions may take weights of 3.6 times their bytes for speed.
     compiler: "clang" or "gcc": whose figures of the kernels in C are used.
     library: names, labels, self-test, updates.
+    prefer: beginnings of kernels' names; one that begins so is taken wherever it can run, whatever it costs.
     Raises ConfigError for a mode that does not exist.
     """
 
@@ -32,7 +34,21 @@ class Options:
     winograd: bool = False
     compiler: str = "clang"
     library: Library = field(default_factory=Library)
+    prefer: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.optimize not in OPTIMIZE:
             raise ConfigError(f"optimize is {self.optimize!r}; it must be one of {', '.join(OPTIMIZE)}")
+
+
+def options_for(target: Target, optimize: str = "speed", compiler: str = "clang") -> Options:
+    """The options for a microcontroller's profile: costs, flash, and RAM without the reserved stack."""
+    assert target.memory is not None
+    room = target.memory.ram_bytes - target.memory.stack_bytes
+    return Options(
+        optimize=optimize,
+        flash_bytes=target.memory.flash_bytes,
+        ram_bytes=room,
+        cost=target.cost,
+        compiler=compiler,
+    )

@@ -34,14 +34,21 @@ def run_unicorn(run: Run) -> EmulatorResult:
     where the core hangs or faults or the child dies, MissingDependencyError without unicorn."""
     if importlib.util.find_spec("unicorn") is None:
         raise MissingDependencyError("the emulated core needs unicorn; install it: pip install unicorn")
-    _write_job(run)
-    _supervise(run)
-    counts = json.loads((run.folder / "counts.json").read_text("utf-8"))
+    counts = count(run)
     outputs, _ = read_rows(run)
     instructions, cycles, by_layer = _account(run, counts)
     return EmulatorResult(
         outputs, instructions, by_layer, cycles, counts["peak_stack_bytes"], counts["engine"]
     )
+
+
+def count(run: Run) -> dict[str, Any]:
+    """Run the image; the child's report: {"samples": [{layer: [[from, to, times]]}],
+    "sizes": [{block: bytes}], "peak_stack_bytes", "engine"}, layer -1 being model_invoke's own row."""
+    _write_job(run)
+    _supervise(run)
+    found: dict[str, Any] = json.loads((run.folder / "counts.json").read_text("utf-8"))
+    return found
 
 
 def _write_job(run: Run) -> None:
@@ -157,7 +164,7 @@ def _account(
         parts = {int(layer): costs.total(edges, sizes) for layer, edges in sample.items()}
         instructions.append(sum(part[0] for part in parts.values()))
         cycles.append(sum(part[1] for part in parts.values()))
-        rows.append({layer: part[0] for layer, part in parts.items()})
+        rows.append(parts)
     if not instructions:
         return (), (), ()
     median = rows[instructions.index(statistics.median_low(instructions))]
@@ -165,10 +172,15 @@ def _account(
         {
             "name": layer["name"],
             "op": layer["op"],
-            "instructions": median.get(index, 0),
+            "kernel": layer.get("kernel"),
+            "instructions": median.get(index, (0, 0))[0],
+            "cycles": median.get(index, (0, 0))[1],
+            "predicted_cycles": layer.get("cycles"),
             "macs": layer["macs"],
         }
         for index, layer in enumerate(run.layers)
     ]
-    by_layer.append({"name": "(invoke)", "op": "", "instructions": median.get(-1, 0), "macs": 0})
+    instructions_of, cycles_of = median.get(-1, (0, 0))
+    own = {"kernel": None, "instructions": instructions_of, "cycles": cycles_of, "predicted_cycles": None}
+    by_layer.append({"name": "(invoke)", "op": "", **own, "macs": 0})
     return tuple(instructions), tuple(cycles), tuple(by_layer)

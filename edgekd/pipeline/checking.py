@@ -12,7 +12,7 @@ from edgekd.declaration import suggest
 from edgekd.errors import ConfigError
 from edgekd.pipeline.graph import make, states
 from edgekd.pipeline.request import Request
-from edgekd.pipeline.shipping import MODEL_FILES
+from edgekd.pipeline.shipping import MODEL_FILES, mcu_options
 from edgekd.target import Target
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def check_model(request: Request, targets: Sequence[Target]) -> dict[str, Any]:
     from edgekd.mcu.check import check_file
 
     chosen = [request.need_target("mcu")] if request.target else [t for t in targets if t.kind == "mcu"]
-    return check_file(*int8_model(request), chosen, request.compiler)
+    return check_file(*int8_model(request), chosen, request.compiler, request.optimize)
 
 
 def diff_model(request: Request, a: str, b: str) -> dict[str, Any]:
@@ -124,15 +124,18 @@ def _generated(request: Request, name: str, graph: QGraph, work: Path) -> Execut
     from edgekd.mcu import diff_code
     from edgekd.mcu.codegen import generate
     from edgekd.mcu.dsp.family import family_of
+    from edgekd.mcu.options import Options
     from edgekd.mcu.toolchain import find_compiler
 
     cache = request.store.work("compiler")
     if name == "host":
-        family = family_of(request.target.core.cpu) if request.target and request.target.core else "portable"
-        return diff_code.by_host(generate(graph, family), find_compiler("clang", cache), work)
+        core = request.target.core if request.target else None
+        family = family_of(core.cpu) if core else "portable"
+        options = mcu_options(request) if core else Options(optimize=request.optimize)
+        return diff_code.by_host(generate(graph, family, options), find_compiler("clang", cache), work)
     target = request.need_target("mcu")
     assert target.core is not None
-    model = generate(graph, family_of(target.core.cpu))
+    model = generate(graph, family_of(target.core.cpu), mcu_options(request))
     return diff_code.by_core(model, find_compiler(request.compiler, cache), target, work)
 
 

@@ -22,10 +22,9 @@ def checked_prefix(prefix: str) -> str:
     return Library(prefix=prefix).prefix
 
 
-def options_of(params: Mapping[str, Any], labels: tuple[str, ...] = ()) -> Any:
-    """The Options that an export with these stage parameters generates with."""
+def options_of(params: Mapping[str, Any], options: Any, labels: tuple[str, ...] = ()) -> Any:
+    """The Options that an export with these stage parameters generates with: `options` with its library."""
     from edgekd.mcu.library import Library
-    from edgekd.mcu.options import Options
 
     library = Library(
         prefix=params["prefix"],
@@ -33,7 +32,7 @@ def options_of(params: Mapping[str, Any], labels: tuple[str, ...] = ()) -> Any:
         labels=labels,
         selftest_vectors=SELFTEST_VECTORS,
     )
-    return Options(library=library)
+    return replace(options, library=library)
 
 
 def labels_of(graph: Any, samples: Artifact | None) -> tuple[str, ...]:
@@ -46,13 +45,13 @@ def labels_of(graph: Any, samples: Artifact | None) -> tuple[str, ...]:
     return classes if len(classes) == graph.tensors[graph.outputs[0]].elements else ()
 
 
-def generated_library(graph: Any, params: Mapping[str, Any], labels: tuple[str, ...]) -> Any:
+def generated_library(graph: Any, params: Mapping[str, Any], options: Any, labels: tuple[str, ...]) -> Any:
     """The GeneratedModel of a graph without float edges, its predicted sizes in the header."""
     from edgekd.mcu.codegen import generate
     from edgekd.mcu.codegen_sizes import with_sizes
     from edgekd.mcu.dsp.family import family_of
 
-    options = options_of(params, labels)
+    options = options_of(params, options, labels)
     family = family_of(params["core"])
     plain = replace(options, library=replace(options.library, prefix="model", selftest_vectors=0))
     return with_sizes(generate(graph, family, options), generate(graph, family, plain))
@@ -81,6 +80,7 @@ def weights_for(export: Artifact, graph: Any, out: Path) -> dict[str, Any]:
     from edgekd.mcu.codegen import generate
     from edgekd.mcu.codegen_updatable import refuse_other_structure
     from edgekd.mcu.dsp.family import family_of
+    from edgekd.mcu.options import Options
     from edgekd.qgraph.edges import strip_float_edges
     from edgekd.qgraph.tflite_reader import read_tflite
     from edgekd.qgraph.tflite_writer import write_tflite
@@ -92,7 +92,7 @@ def weights_for(export: Artifact, graph: Any, out: Path) -> dict[str, Any]:
             "which cannot be replaced; export it so, and flash that firmware once"
         )
     deployed = (export.path / "c" / f"{params['prefix']}_weights.bin").read_bytes()
-    found = generate(strip_float_edges(graph), family_of(params["core"]), options_of(params))
+    found = generate(strip_float_edges(graph), family_of(params["core"]), options_of(params, Options()))
     if found.weights.layout != deployed[16:24]:
         built = read_tflite((export.path / TFLITE).read_bytes(), export.key)
         refuse_other_structure(

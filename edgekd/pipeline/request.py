@@ -37,6 +37,7 @@ class Request:
     data: tuple[Path, str] | None = None  # file and sha256
     samples: int | None = None
     compiler: str = "clang"
+    optimize: str = "speed"  # of the generated C: edgekd.mcu.options.OPTIMIZE
     engine: str | None = None
     again: bool = False
     prefix: str = "model"  # of the generated C's files and symbols

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import ConfigError
 from edgekd.pipeline.request import Job, Request, versions
 from edgekd.recipe import QuantizeParams
 from edgekd.store import Artifact
+
+if TYPE_CHECKING:
+    from edgekd.mcu.options import Options
 
 # The file in which each form of model lies in its artifact.
 MODEL_FILES = {"float": "model.onnx", "qdq": "int8.onnx", "tflite": "model.tflite"}
@@ -103,7 +106,8 @@ def export_params(request: Request) -> dict[str, Any]:
     target = request.need_target()
     if target.kind == "mcu" or target.runtime is None:
         core = target.core.cpu if target.core else ""
-        return {"kind": "mcu", "core": core, "prefix": request.prefix, "updatable": request.is_updatable}
+        names = {"prefix": request.prefix, "updatable": request.is_updatable}
+        return {"kind": "mcu", "core": core, **names, "options": asdict(mcu_options(request))}
     if request.is_updatable or request.prefix != "model":
         raise ConfigError(
             f"target {target.name} runs ONNX Runtime, not C; leave --updatable and --prefix out, "
@@ -117,6 +121,13 @@ def export_params(request: Request) -> dict[str, Any]:
     name = request.recipe.name if request.recipe else request.need_model().path.stem
     activation = {"activation": target.runtime.activation}
     return {"kind": "linux", "name": name, "samples": request.samples} | activation
+
+
+def mcu_options(request: Request) -> Options:
+    """How the C of the request's microcontroller is to be generated."""
+    from edgekd.mcu.options import options_for
+
+    return options_for(request.need_target("mcu"), request.optimize, request.compiler)
 
 
 def run_export(job: Job) -> dict[str, Any]:
@@ -175,7 +186,7 @@ def _export_mcu(job: Job) -> dict[str, Any]:
     graph, params = graph_of(job.inputs["int8"]), export_params(job.request)
     stripped = strip_float_edges(graph)
     labels = libraries.labels_of(stripped, job.inputs.get("samples"))
-    generated = libraries.generated_library(stripped, params, labels)
+    generated = libraries.generated_library(stripped, params, mcu_options(job.request), labels)
     own = job.path("int8") / MODEL_FILES["tflite"]
     tflite = own.read_bytes() if own.is_file() else write_tflite(graph)
     arena = asdict(tflm.arena(graph, tflite))
@@ -188,11 +199,16 @@ def _export_mcu(job: Job) -> dict[str, Any]:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, "utf-8", newline="\n")
     (job.out / libraries.TFLITE).write_bytes(tflite)
+    layers = [
+        {key: getattr(layer, key) for key in ("name", "op", "kernel", "instructions", "cycles")}
+        for layer in generated.layers
+    ]
     metrics = {
         "model_bytes": len(tflite),
         "arena_bytes": generated.arena_bytes,
         "tflm_arena_bytes": arena,
         "passes": list(generated.passes),
+        "layers": layers,
     }
     if not params["updatable"]:
         return metrics
@@ -232,4 +248,5 @@ def run_build(job: Job) -> dict[str, Any]:
     compiler = find_compiler(job.request.compiler, job.request.store.work("compiler"))
     build_image(job.path("export") / "c", job.request.need_target("mcu"), compiler, job.out)
     image: dict[str, Any] = json.loads((job.out / "image.json").read_text("utf-8"))
-    return {"flash_bytes": image["flash_bytes"], "ram_bytes": image["ram_bytes"]}
+    layers = job.inputs["export"].metrics["layers"]
+    return {"flash_bytes": image["flash_bytes"], "ram_bytes": image["ram_bytes"], "layers": layers}

@@ -130,7 +130,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "export",
-            version=10,
+            version=11,
             inputs=shipping.export_inputs,
             params=shipping.export_params,
             run=shipping.run_export,
@@ -140,7 +140,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "build",
-            version=5,
+            version=6,
             inputs=lambda request: {"export": "export"},
             params=lambda request: shipping.machine_params(request) | {"compiler": request.compiler},
             run=shipping.run_build,
@@ -148,7 +148,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "bench",
-            version=4,
+            version=5,
             inputs=benching.bench_inputs,
             params=benching.bench_params,
             run=benching.run_bench,

@@ -59,17 +59,28 @@ def show_record(record: Mapping[str, Any]) -> None:
             (
                 layer["name"],
                 layer["op"],
+                layer.get("kernel"),
                 layer["macs"],
                 round(layer["instructions"]),
+                layer.get("cycles"),
                 f"{100 * layer['instructions'] / total:.1f} %",
                 f"{layer['instructions'] / layer['macs']:.2f}" if layer["macs"] else None,
             )
             for layer in layers
         ]
-        columns = ("layer", "op", "MACs", "instructions", "share", "a MAC")
+        columns = ("layer", "op", "kernel", "MACs", "instructions", "cycles", "share", "a MAC")
         show_table(
-            "Instructions by layer (one inference, mean of the counted)", columns, rows, right=(2, 3, 4, 5)
+            "Instructions by layer (one inference, mean of the counted)", columns, rows, right=(3, 4, 5, 6, 7)
         )
+
+
+def show_layers(layers: Sequence[Mapping[str, Any]]) -> None:
+    """The kernel of each layer of generated C, with what it is predicted to run; nothing for none."""
+    if layers:
+        columns = ("name", "op", "kernel", "instructions", "cycles")
+        rows = [[layer[column] for column in columns] for layer in layers]
+        print()
+        show_table("Kernels by layer, predicted", ("layer", *columns[1:]), rows, right=(3, 4))
 
 
 def headline(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell]]:

@@ -88,6 +88,7 @@ static inline void k_copy(const int8_t *restrict from, int8_t *restrict to, int3
 
 static inline void k_fill(int8_t *to, int8_t value, int32_t bytes)
 {
+    K_ROLLED
     for (int32_t i = 0; i < bytes; i++) {
         to[i] = value;
     }

@@ -13,11 +13,14 @@ static void fill_padding(const k_dsp_depthwise_s8_t *layer, int32_t *scratch)
     int32_t pair = (int32_t)k_pair(256 * byte, 256 * byte);
     int32_t *columns = scratch + layer->in_w;
 
+    K_ROLLED
     for (int32_t i = 0; i < layer->in_w; i++) {
         scratch[i] = (int32_t)((uint32_t)(uint8_t)(int8_t)byte * 0x01010101u);
     }
+    K_ROLLED
     for (int32_t channel = 0; channel < 4; channel++) {
         columns += WEIGHT_WORDS;
+        K_ROLLED
         for (int32_t i = 0; i < layer->columns; i++) {
             if (i < layer->pad_left || i >= layer->pad_left + layer->read) {
                 columns[0] = pair;

@@ -18,6 +18,7 @@ static int32_t reciprocal(int32_t half)
 {
     int32_t x = Q29_48_OVER_17 + k_doubling_high_mul(half, Q29_MINUS_32_OVER_17);
 
+    K_ROLLED
     for (int32_t step = 0; step < 3; step++) {
         int32_t error = (1 << 29) - k_doubling_high_mul(half, x);
         x += k_doubling_high_mul(x, error) * 4;
@@ -33,9 +34,11 @@ static void row(const k_softmax_s8_t *layer, const int8_t *x, int8_t *y)
     int32_t scale;
     int32_t exponent;
 
+    K_ROLLED
     for (int32_t i = 0; i < layer->depth; i++) {
         largest = k_max(largest, x[i]);
     }
+    K_ROLLED
     for (int32_t i = 0; i < layer->depth; i++) {
         sum += (uint32_t)k_rounding_divide(exp_of(layer, largest - x[i]), SUM_INTEGER_BITS);
     }
@@ -45,6 +48,7 @@ static void row(const k_softmax_s8_t *layer, const int8_t *x, int8_t *y)
     }
     scale = reciprocal((int32_t)(sum >> 1));
     exponent = SUM_INTEGER_BITS - headroom + 31 - 8;
+    K_ROLLED
     for (int32_t i = 0; i < layer->depth; i++) {
         int32_t product = k_doubling_high_mul(scale, exp_of(layer, largest - x[i]));
         int32_t value = exponent > 31 ? 0 : k_rounding_divide(product, exponent);

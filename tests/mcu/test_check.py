@@ -27,6 +27,7 @@ from edgekd.mcu.footprint import (
     normal_leaf,
     predict,
 )
+from edgekd.mcu.options import Options
 from edgekd.mcu.toolchain import Compiler
 from edgekd.qgraph.codebook import share_weights
 from edgekd.qgraph.ir import QGraph
@@ -37,6 +38,7 @@ from edgekd.target import load_target
 from tests.graphs import Builder, inputs_for, small_net
 from tests.mcu.firmware_models import mcu_target
 from tests.mcu.generated import pack, write
+from tests.mcu.test_dsp import net
 from tests.random_graphs import wide_graph
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,9 +72,12 @@ def test_the_committed_table_is_of_these_kernels(kind: str) -> None:
     assert stale(sizes) == [], "run benchmarks/kernel_sizes.py and commit edgekd/mcu/code_sizes.json"
 
 
-def hold_to_the_image(graph: QGraph, family: str, compiler: Compiler, table: Any, folder: Path) -> None:
-    """Build and run the image; the prediction is exact, or above by no more than is promised."""
-    model = generate(graph, family)
+def hold_to_the_image(graph: QGraph, family: str, compiler: Compiler, table: Any, folder: Path) -> Any:
+    """Build and run the image; the prediction is exact, or above by no more than is promised.
+
+    Returns the run's result, counted.
+    """
+    model = generate(graph, family, Options(compiler=compiler.kind))
     found = predict(model, compiler.kind, table)
     target = mcu_target(stack_bytes=4096)
     build_image(write(model, folder / "c"), target, compiler, folder / "image")
@@ -84,8 +89,10 @@ def hold_to_the_image(graph: QGraph, family: str, compiler: Compiler, table: Any
     assert found.code is not None and flash["code"] <= found.code <= 1.05 * flash["code"]
     inputs = pack(inputs_for(graph, np.random.default_rng(1), 3))
     elf, layers = folder / "image" / "firmware.elf", folder / "c" / "layers.json"
-    peak = run_image(elf, layers, target, inputs, counted=0, watched=0).peak_stack_bytes
+    result = run_image(elf, layers, target, inputs, counted=1, watched=0)
+    peak = result.peak_stack_bytes
     assert found.stack is not None and peak is not None and peak <= found.stack <= peak + 64
+    return result
 
 
 @pytest.mark.needs("unicorn")
@@ -106,7 +113,38 @@ def test_predictions_beside_known_models(
     name: str, family: str, compiler: Compiler, table: Any, tmp_path: Path, shared: Path
 ) -> None:
     graph = read_tflite((shared / f"data/mlperf_tiny/models/{name}.tflite").read_bytes(), name)
-    hold_to_the_image(graph, family, compiler, table, tmp_path)
+    result = hold_to_the_image(graph, family, compiler, table, tmp_path)
+    hold_costs(result, of_model=0.02, of_layer=0.15)
+
+
+def hold_costs(result: Any, of_model: float, of_layer: float) -> None:
+    """Predicted cycles are near the emulator's: of the model, and of each layer that is a hundredth of it."""
+    total = result.cycles[0]
+    predicted = sum(row["predicted_cycles"] or 0 for row in result.by_layer)
+    assert abs(predicted - total) <= of_model * total
+    for row in result.by_layer:
+        if row["cycles"] >= total / 100 and row["predicted_cycles"] is not None:
+            assert abs(row["predicted_cycles"] - row["cycles"]) <= of_layer * row["cycles"], row
+
+
+def test_costs_beside_a_small_net(compiler: Compiler, table: Any, tmp_path: Path) -> None:
+    result = hold_to_the_image(small_net(np.random.default_rng(4)), "dsp", compiler, table, tmp_path)
+    hold_costs(result, of_model=0.05, of_layer=0.15)
+
+
+def test_latency_is_the_kernels_cycles_at_the_clock() -> None:
+    graph = small_net(np.random.default_rng(1))
+    answer = check(graph, profiles(), "clang")
+    cycles = sum(layer.cycles or 0 for layer in generate(graph, "dsp").layers)
+    for row, target in zip(answer["targets"], profiles(), strict=True):
+        assert row["cycles"] == cycles
+        assert row["latency_us"] == pytest.approx(cycles * 1e6 / target.core.clock_hz)
+
+
+def test_flash_is_spared_by_choice() -> None:
+    graph = net("separable-chain")
+    speed, flash = (check(graph, profiles()[:1], "clang", mode)["targets"][0] for mode in ("speed", "flash"))
+    assert flash["flash_need"] < speed["flash_need"] and flash["cycles"] > speed["cycles"]
 
 
 def profiles() -> list[Any]:

@@ -170,12 +170,15 @@ def test_only_used_kernels_are_in(everything: QGraph) -> None:
     assert kernels < set(generate(everything).files)
 
 
+CHOICE = ("kernel", "instructions", "cycles", "others")
+
+
 def test_layers_json_names_each_executed_op_once(clang: Compiler, tmp_path: Path) -> None:
     graph = small_net(rng())
     model = generate(graph)
     layers = json.loads(model.files["layers.json"])
     assert [layer["op"] for layer in layers] == [op.kind for op in graph.ops if op.kind != "RESHAPE"]
-    assert all(set(layer) == {"name", "op", "symbol", "macs"} for layer in layers)
+    assert all(set(layer) == {"name", "op", "symbol", "macs", *CHOICE} for layer in layers)
     assert (
         len({layer["name"] for layer in layers}) == len({layer["symbol"] for layer in layers}) == len(layers)
     )

@@ -26,6 +26,7 @@ from tests.mcu.firmware_models import mcu_target
 from tests.mcu.generated import Array, merge, pack, run_sanitized, write
 
 ALLOWED = Options(winograd=True)
+TAKEN = Options(winograd=True, prefer=("winograd",))
 
 # name: input shape, outputs, padding, mark. "r": the output's zero point is -128; "x": only -127 and 127 as
 # weights. "p": padded unevenly before.
@@ -83,7 +84,7 @@ def graph() -> QGraph:
 
 @pytest.fixture(scope="module")
 def model(graph: QGraph) -> GeneratedModel:
-    return generate(graph, "dsp", ALLOWED)
+    return generate(graph, "dsp", TAKEN)
 
 
 def differing(names: list[str], graph: QGraph, found: Array, expected: Array) -> list[str]:
@@ -130,7 +131,7 @@ def failing_on_the_core(start: int, compiler: Compiler, tmp_path: Path) -> list[
     names = list(NETS)[start : start + IN_AN_IMAGE]
     graph = merge([net(name) for name in names])
     inputs, target = samples(graph), mcu_target()
-    folder = write(generate(graph, "dsp", ALLOWED), tmp_path / "generated")
+    folder = write(generate(graph, "dsp", TAKEN), tmp_path / "generated")
     build_image(folder, target, compiler, tmp_path / "image")
     layers = folder / "layers.json"
     result = run_image(tmp_path / "image/firmware.elf", layers, target, pack(inputs), counted=1, watched=2)
@@ -155,6 +156,15 @@ def test_twins_are_clean_under_the_sanitizers(model: GeneratedModel, tmp_path: P
 
 def test_it_only_runs_where_it_is_allowed(graph: QGraph) -> None:
     assert not any("winograd" in name for name in generate(graph, "dsp").files)
+
+
+def test_it_is_chosen_where_its_flash_pays() -> None:
+    square = net("square")
+    chosen = {mode: generate(square, "dsp", Options(mode, winograd=True)) for mode in ("speed", "flash")}
+    others = {other["kernel"] for other in chosen["flash"].layers[0].others}
+    assert not chosen["flash"].layers[0].kernel.startswith("winograd") and "winograd t1" in others
+    fastest = min(chosen["flash"].layers[0].others, key=lambda other: other["cycles"])
+    assert fastest["kernel"].startswith("winograd")
 
 
 @pytest.mark.parametrize(

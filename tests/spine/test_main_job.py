@@ -49,6 +49,9 @@ def test_every_byte_equal_and_the_figures_are_there(made: dict[str, object]) -> 
     assert sum(row["instructions"] for row in layers) == pytest.approx(
         made["instructions"]["median"], rel=0.01
     )
+    assert all(row["kernel"] for row in layers if row["op"])
+    predicted = sum(row["predicted_cycles"] or 0 for row in layers)
+    assert predicted == pytest.approx(made["estimated_cycles"]["median"], rel=0.05)
     assert made["flash_bytes"]["total"] == sum(
         made["flash_bytes"][k] for k in ("weights", "code", "constants")
     )

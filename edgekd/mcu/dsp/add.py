@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -70,17 +71,22 @@ def plan(case: Case) -> Plan | None:
     return Plan(case, proofs) if proofs else None
 
 
+@cache
 def kernel(shift: int) -> Kernel:
     f = Function(f"{KERNEL[:-3]}_s{shift}")
     f.add("push {r4-r11, lr}", "ldmia r0, {r4-r6, r12}", "add lr, r3, r12", "mov.w r12, #0xff00ff00")
+    f.region("four")
     f.label(1)
     f.add("ldr r7, [r1], #4", "ldr r9, [r2], #4")
     f.add("and r8, r12, r7", "and r7, r12, r7, lsl #8", "and r10, r12, r9", "and r9, r12, r9, lsl #8")
     for a, b, half in (("r7", "r9", "b"), ("r8", "r10", "b"), ("r7", "r9", "t"), ("r8", "r10", "t")):
         f.add(f"smlaw{half} r11, r4, {a}, r6", f"smlaw{half} r11, r5, {b}, r11")
         f.add(f"ssat r11, #8, r11, asr #{shift}", "strb r11, [r3], #1")
-    f.add("cmp r3, lr", "bne 1b", "pop {r4-r11, pc}")
-    return Kernel(f.name, KERNEL, f.text)
+    f.add("cmp r3, lr")
+    f.branch_back("bne 1b", outer="call")
+    f.region("call")
+    f.add("pop {r4-r11, pc}")
+    return f.kernel(KERNEL)
 
 
 def _proofs(case: Case) -> dict[int, Exact]:

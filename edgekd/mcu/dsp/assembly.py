@@ -16,17 +16,22 @@ _HEAD = """
 """
 
 
+REPEATED = "repeated"
+
+
 @dataclass(frozen=True)
 class Kernel:
     """One generated function: `twin` is the C function that stands for it elsewhere.
 
-    work: what one pass through each of its regions runs (see Function).
+    work: what one pass through each of its regions runs (see Function). facts: numbers of this form that a
+    count of regions needs, such as {"unrolled": 48}.
     """
 
     name: str
     twin: str
     text: str
     work: Mapping[str, Work] = field(default_factory=dict)
+    facts: Mapping[str, int] = field(default_factory=dict)
 
     def once(self, runs: Mapping[str, float]) -> Work:
         """What one call runs. runs: region -> how often it runs in that call; "call" is 1."""
@@ -40,7 +45,8 @@ class Function:
     """Collects the lines of one function; labels are numeric, as both assemblers know them.
 
     Every line belongs to a region: lines that run equally often. A function begins in the region "call",
-    which runs once; `region` begins another one, whose name its kernel's cost function counts.
+    which runs once; `region` begins another one, whose name the kernel's usage (costs.py) counts. Lines that
+    repeat others (an unrolled loop, whose turns are counted one by one) stand in the region REPEATED.
     """
 
     def __init__(self, name: str) -> None:
@@ -61,24 +67,28 @@ class Function:
     def branch_back(self, line: str, outer: str) -> None:
         """The conditional branch that ends a loop: taken in all turns but the last of each `outer`."""
         self.add(line)
-        self._branches += [(self._parts[-1][0], 1), (outer, -1)]
+        if self._parts[-1][0] != REPEATED:
+            self._branches += [(self._parts[-1][0], 1), (outer, -1)]
 
     def branch_ahead(self, line: str, taken: str) -> None:
         """A conditional branch that is taken as often as the region `taken` runs."""
         self.add(line)
-        self._branches.append((taken, 1))
+        if self._parts[-1][0] != REPEATED:
+            self._branches.append((taken, 1))
 
     def label(self, number: int) -> None:
         self.lines.append(f"{number}:")
 
-    def kernel(self, twin: str) -> Kernel:
-        return Kernel(self.name, twin, self.text, self.work)
+    def kernel(self, twin: str, **facts: int) -> Kernel:
+        return Kernel(self.name, twin, self.text, self.work, facts)
 
     @property
     def work(self) -> dict[str, Work]:
         """What one pass through each region runs."""
         found: dict[str, Work] = {}
         for region, lines in self._parts:
+            if region == REPEATED:
+                continue
             found[region] = found.get(region, NOTHING) + work_of_lines(lines)
         for region, sign in self._branches:
             moved = Work({"branch_taken": sign, "branch_not_taken": -sign})

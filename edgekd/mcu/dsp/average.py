@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from edgekd.mcu.candidate import Candidate, Layout
 from edgekd.mcu.codegen_case import Call, Case, Emission
@@ -58,11 +59,15 @@ def plan(case: Case) -> Plan | None:
     return Plan(case)
 
 
+@cache
 def kernel() -> Kernel:
     f = Function("k_dsp_average_4")
     f.add("push {r4-r7, lr}", "ldrd r3, r4, [r0]", "movs r5, #0", "movs r6, #0")
+    f.region("pixel")
     f.label(1)
     f.add("ldr r7, [r1]", "add r1, r1, r4", "sxtb16 r12, r7", "sxtb16 r7, r7, ror #8")
-    f.add("sadd16 r5, r5, r12", "sadd16 r6, r6, r7", "subs r3, r3, #1", "bne 1b")
+    f.add("sadd16 r5, r5, r12", "sadd16 r6, r6, r7", "subs r3, r3, #1")
+    f.branch_back("bne 1b", outer="call")
+    f.region("call")
     f.add("strd r5, r6, [r2]", "pop {r4-r7, pc}")
-    return Kernel(f.name, TWIN, f.text)
+    return f.kernel(TWIN)

@@ -22,8 +22,8 @@ from edgekd.qgraph.reference.values import before
 DRIVER = "k_dsp_conv_s8"
 POINTWISE = "k_dsp_pointwise_s8"
 BLOCK_PIXELS = 3
-BAND_ROWS = 4  # output rows that a band serves: more rows, fewer copies, more scratch
 DRIVER_INSTRUCTIONS = 60  # of the driver a block, about
+BAND_ROWS = 4  # output rows that a band serves: more rows, fewer copies, more scratch
 
 
 @dataclass(frozen=True)

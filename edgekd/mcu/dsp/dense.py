@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +12,13 @@ import numpy.typing as npt
 from edgekd.mcu.candidate import NHWC, Candidate, Layout
 from edgekd.mcu.codegen_case import SCRATCH, Address, Call, Case, Emission
 from edgekd.mcu.codegen_text import Value
-from edgekd.mcu.dsp import pairs
-from edgekd.mcu.dsp.assembly import Function, Kernel
+from edgekd.mcu.dsp import copy, pairs
+from edgekd.mcu.dsp.assembly import REPEATED, Function, Kernel
 from edgekd.mcu.dsp.linear import Linear, linear_range
 from edgekd.mcu.dsp.rounding import LARGEST_TWICE_SHIFT, Proved, possible_shifts
 
 KERNEL = "k_dsp_dense_s8"
-UNROLLED_INPUTS = 64
+UNROLLED_INPUTS = (64, 16, 8)  # long rows pay for long code
 STEP_INPUTS = 8
 _GROUP = 4  # outputs at a time
 STEP_BYTES = 4 * 27
@@ -38,22 +39,23 @@ class Plan:
         return layout == NHWC
 
     def candidates(self, shift: int, layout: Layout) -> Iterable[Candidate]:
-        yield Candidate("dense", self.emission(shift))
-
-    def emission(self, shift: int) -> Emission:
         """shift: of the proved rounding, 0 for two roundings."""
-        linear, leaf = self.linear, kernel(shift)
         proved = self.proofs[shift] if shift else None
+        missing = -len(self.linear.weights) % _GROUP
+        words = _packed(_filled(self.linear, missing), proved and _more(proved, missing))
+        for unrolled in UNROLLED_INPUTS:
+            yield Candidate(f"dense u{unrolled}", self._emission(shift, unrolled, words))
+
+    def _emission(self, shift: int, unrolled: int, words: npt.NDArray[np.int32]) -> Emission:
+        linear, leaf = self.linear, kernel(shift, unrolled)
         outputs, depth = linear.weights.shape
         missing = -outputs % _GROUP
-        weights = self.case.array(
-            "filter", _packed(_filled(linear, missing), proved and _more(proved, missing))
-        )
+        weights = self.case.array("filter", words)
         fields: dict[str, Value] = {
             "weights": f"(const uint32_t *){weights.name}",
             "depth": depth,
             "outputs": outputs + missing,
-            "skip_bytes": -depth % UNROLLED_INPUTS // STEP_INPUTS * STEP_BYTES,
+            "skip_bytes": -depth % unrolled // STEP_INPUTS * STEP_BYTES,
             "zero": 2 * self.case.y.zero_point + 1,
             "shift": shift,
         }
@@ -62,7 +64,7 @@ class Plan:
             beside = Address(-1, "int8_t", writes=True, offset=2 * depth)
             calls = [
                 Call(leaf.name, ("&layer", self.case.source(), SCRATCH, beside)),
-                Call("k_copy_rows_8", (beside, "1", str(outputs), str(outputs), self.case.target())),
+                Call(copy.kernel().name, (beside, self.case.target(), str(outputs))),
             ]
         return Emission(
             calls=tuple(calls),
@@ -70,7 +72,7 @@ class Plan:
             weights=(weights,),
             macs=linear.weights.size,
             scratch_bytes=2 * depth + (outputs + missing if missing else 0),
-            assembly=(leaf,),
+            assembly=(leaf, copy.kernel()) if missing else (leaf,),
         )
 
 
@@ -107,23 +109,43 @@ def _more(proved: Proved, missing: int) -> Proved:
     return Proved(proved.shift, multipliers, constants)
 
 
-def kernel(shift: int) -> Kernel:
-    f = Function(f"k_dsp_dense_s{shift}")
+@cache
+def kernel(shift: int, unrolled: int) -> Kernel:
+    """unrolled: inputs in one turn of the loop."""
+    f = Function(f"k_dsp_dense_u{unrolled}_s{shift}")
     _begin(f)
+    f.region("group")
     f.label(1)
     f.add("ldmia lr!, {r8-r11}", f"ldr r12, [sp, #{_X}]", f"ldr pc, [sp, #{_ENTRY}]", ".p2align 2")
     f.label(2)
-    for _ in range(UNROLLED_INPUTS // STEP_INPUTS):
+    for step in range(unrolled // STEP_INPUTS):
+        f.region(REPEATED if step else "step")
         _step(f)
-    f.add(f"ldr r0, [sp, #{_X_END}]", "cmp r12, r0", "bne.w 2b")
+    f.region("turn")
+    f.add(f"ldr r0, [sp, #{_X_END}]", "cmp r12, r0")
+    f.branch_back("bne.w 2b", outer="group")
+    f.region("group")
     f.add("sub r9, r9, r8", "sub r11, r11, r10")
     if shift:
         _proved(f, shift)
     else:
         _twice(f)
-    f.add(f"ldr r0, [sp, #{_Y_END}]", f"str r6, [sp, #{_Y}]", "cmp r6, r0", "bne.w 1b")
+    f.add(f"ldr r0, [sp, #{_Y_END}]", f"str r6, [sp, #{_Y}]", "cmp r6, r0")
+    f.branch_back("bne.w 1b", outer="call")
+    f.region("call")
     f.add(f"add sp, #{_FRAME}", "pop {r4-r11, pc}")
-    return Kernel(f.name, KERNEL, f.text)
+    return f.kernel(KERNEL, unrolled=unrolled)
+
+
+def runs(leaf: Kernel, depth: int, outputs: int) -> dict[str, float]:
+    """How often the regions of `kernel` run in one call; `outputs` is a multiple of four."""
+    groups = outputs // _GROUP
+    return {
+        "widen": depth // STEP_INPUTS,
+        "group": groups,
+        "step": groups * depth // STEP_INPUTS,
+        "turn": groups * -(-depth // leaf.facts["unrolled"]),
+    }
 
 
 def _begin(f: Function) -> None:
@@ -131,9 +153,11 @@ def _begin(f: Function) -> None:
     f.add("push {r4-r11, lr}", f"sub sp, #{_FRAME}", "ldmia r0, {r4-r8}", "mov lr, r4")
     f.add("add r9, r2, r5, lsl #1", f"strd r2, r9, [sp, #{_X}]", "adr.w r10, 2f", "add r10, r10, r7")
     f.add("orr r10, r10, #1", f"strd r10, r8, [sp, #{_ENTRY}]", "add r6, r6, r3", f"strd r3, r6, [sp, #{_Y}]")
+    f.region("widen")
     f.label(3)
     f.add("ldr r4, [r1], #4", "ldr r6, [r1], #4", "sxtb16 r3, r4", "sxtb16 r4, r4, ror #8")
-    f.add("sxtb16 r5, r6", "sxtb16 r6, r6, ror #8", "stmia r2!, {r3-r6}", "cmp r2, r9", "bne 3b")
+    f.add("sxtb16 r5, r6", "sxtb16 r6, r6, ror #8", "stmia r2!, {r3-r6}", "cmp r2, r9")
+    f.branch_back("bne 3b", outer="call")
 
 
 def _step(f: Function) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from edgekd.mcu.candidate import Candidate, Layout
 from edgekd.mcu.codegen_case import SCRATCH, Call, Case, Emission
 from edgekd.mcu.codegen_text import Value
-from edgekd.mcu.dsp.assembly import Function, Kernel
+from edgekd.mcu.dsp.assembly import REPEATED, Function, Kernel
 from edgekd.mcu.dsp.linear import linear_range
 from edgekd.mcu.dsp.rounding import CARRIED_BITS, LARGEST_TWICE_SHIFT, Folded, Ints, possible_folds
 from edgekd.qgraph.reference.values import before
@@ -54,6 +55,7 @@ def is_looped(out_w: int, stride: int) -> bool:
     return out_w - tail(out_w, stride) >= _OUTPUTS_A_TURN[stride]
 
 
+@cache
 def kernel(out_w: int, stride: int, shift: int) -> Kernel:
     looped = is_looped(out_w, stride)
     width = _OUTPUTS_A_TURN[stride] + tail(out_w, stride) if looped else out_w
@@ -64,14 +66,36 @@ def kernel(out_w: int, stride: int, shift: int) -> Kernel:
     f.add("movs r1, #0", "bl 9f")
     f.label(1)
     for older in range(2):
+        f.region(REPEATED if older else "step")
         f.add(f"movs r1, #{4 * (1 - older)}", "bl 9f")
         for kind in ("even", "odd")[: 3 - stride]:
             _pass(f, stride, kind, older, shift, width, looped)
+    f.region("both")
     f.add("b.w 1b")
+    f.region("call")
     f.label(7)
     f.add(f"add sp, #{_FRAME}", "pop {r4-r11, pc}")
     _spread(f)
-    return Kernel(f.name, TWIN, f.text)
+    return f.kernel(TWIN, looped=int(looped))
+
+
+def runs(leaf: Kernel, columns_read: int, out_w: int, out_h: int, stride: int) -> dict[str, float]:
+    """How often the regions of `kernel` run in one call; columns_read: of the plane, without padding."""
+    steps = -(-out_h // (3 - stride))
+    odd = out_h - steps
+    counts: dict[str, float] = {
+        "unpack": 4,
+        "step": steps,
+        "both": (steps - 1) // 2,
+        "spread": steps + 1,
+        "odd columns": columns_read % 2 * (steps + 1),
+        "column": columns_read * (steps + 1),
+        "columns": -(-columns_read // 2) * (steps + 1),
+    }
+    for kind, rows in (("even", steps), ("odd", odd)):
+        counts |= {f"{kind} row": rows, f"{kind} channel": 4 * rows}
+        counts[f"{kind} turn"] = 4 * rows * (turns(out_w, stride) + 1) * leaf.facts["looped"]
+    return counts
 
 
 def _begin(f: Function) -> None:
@@ -87,6 +111,7 @@ def _unpack(f: Function) -> None:
     """Four channels' weights into scratch. r2: the channel's place; r11: turns."""
     taps = ["r0", "r1", *(f"r{n}" for n in range(4, 11))]
     f.add(f"ldr r12, [sp, #{_ARGUMENT}]", "movs r3, #4")
+    f.region("unpack")
     f.label(2)
     f.add(*(f"ldrsb.w {r}, [r12, #{tap}]" for tap, r in enumerate(taps)), "ldrb.w lr, [r12, #9]")
     f.add(*(f"lsl {r}, {r}, lr" for r in taps))
@@ -99,23 +124,33 @@ def _unpack(f: Function) -> None:
         for offset in (10, 14):  # bias and multiplier
             f.add(f"ldr lr, [r12, #{offset}]", "str lr, [r2], #4")
     f.add(f"ldr lr, [sp, #{_CHANNEL}]", f"sub lr, lr, #{WEIGHT_BYTES}", "add r2, r2, lr")
-    f.add(f"add r12, r12, #{CHANNEL_BYTES}", "subs r3, r3, #1", "bne 2b")
+    f.add(f"add r12, r12, #{CHANNEL_BYTES}", "subs r3, r3, #1")
+    f.branch_back("bne 2b", outer="call")
+    f.region("call")
 
 
 def _spread(f: Function) -> None:
     """Two more rows of the plane (zero points outside it) into slot r1 of each column; the row moves on."""
+    f.region("spread")
     f.label(9)
     f.add(f"ldrd r0, r2, [sp, #{_ROW}]", f"ldrd r3, r5, [sp, #{_ZEROS}]", f"ldr r4, [sp, #{_IMAGE}]")
     for row in ("r6", "r7"):
         f.add("cmp r0, r2", "ite lo", f"mlalo {row}, r0, r5, r4", f"movhs {row}, r3", "add r0, r0, #1")
     f.add(f"str r0, [sp, #{_ROW}]", f"ldrd r8, r0, [sp, #{_CHANNEL}]", f"ldr r12, [sp, #{_COLUMNS}]")
     f.add("add r1, r1, r12", "add r9, r8, r8, lsl #1", "mov.w r12, #0xff00ff00")
-    f.add("tst r0, #1", "it ne", "addne r0, r0, #1", "bne 6f")
+    f.add("tst r0, #1", "it ne", "addne r0, r0, #1")
+    f.branch_ahead("bne 6f", taken="odd columns")
+    f.region("column")
     f.label(8)
     _spread_column(f)
+    f.region(REPEATED)
     f.label(6)
     _spread_column(f)
-    f.add("subs r0, r0, #2", "bne 8b", "bx lr")
+    f.region("columns")
+    f.add("subs r0, r0, #2")
+    f.branch_back("bne 8b", outer="spread")
+    f.region("spread")
+    f.add("bx lr")
 
 
 def _spread_column(f: Function) -> None:
@@ -133,7 +168,10 @@ def _pass(f: Function, stride: int, kind: str, older: int, shift: int, width: in
     r0 to r4: taps; r5: bias; r6: multiplier; r7 to r9: sums; r10, r11: a column; r12 walks through
     scratch, lr through the output. The turns are counted in the upper half of r4.
     """
+    row, channel, turn = (REPEATED if older else f"{kind} {part}" for part in ("row", "channel", "turn"))
+    f.region(row)
     f.add(f"ldr r12, [sp, #{_REGION}]", f"ldr lr, [sp, #{_Y}]")
+    f.region(channel)
     f.label(3)
     taps = ["ldmia r12!, {r0-r6}", f"add r12, r12, #{WEIGHT_BYTES // 2}"]
     f.add(*(taps if kind == "even" else taps[::-1]))
@@ -142,10 +180,15 @@ def _pass(f: Function, stride: int, kind: str, older: int, shift: int, width: in
     end = start + _OUTPUTS_A_TURN[stride] * stride if looped else 0
     f.add(*(line for column in columns[:start] for line in column))
     if looped:
+        f.region(turn)
         f.label(4)
-        f.add(*(line for column in columns[start:end] for line in column), "subs r4, r4, #65536", "bhs 4b")
+        f.add(*(line for column in columns[start:end] for line in column), "subs r4, r4, #65536")
+        f.branch_back("bhs 4b", outer=channel)
+        f.region(channel)
     f.add(*(line for column in columns[end:] for line in column))
-    f.add(f"ldr r10, [sp, #{_BACK}]", "sub lr, lr, r10", "tst lr, #3", "bne.w 3b")
+    f.add(f"ldr r10, [sp, #{_BACK}]", "sub lr, lr, r10", "tst lr, #3")
+    f.branch_back("bne.w 3b", outer=row)
+    f.region(row)
     f.add(f"ldr r11, [sp, #{_Y}]", "add r11, r11, r10", "add r11, r11, #1", f"str r11, [sp, #{_Y}]")
     f.add(f"ldr r10, [sp, #{_LEFT}]", "subs r10, r10, #1", f"str r10, [sp, #{_LEFT}]", "beq.w 7f")
 

@@ -51,36 +51,54 @@ def kernel(bits: int) -> Kernel:
     return _unpack4() if bits == 4 else _unpack2()
 
 
+def runs(fours: int) -> dict[str, float]:
+    """How often the regions of a leaf run in one call, for so many fours of inputs."""
+    odd, looped = fours % 2, min(fours // 2, 1)
+    return {"odd": odd, "even": 1 - odd, "single": odd * (1 - looped), "turn": fours // 2, "looped": looped}
+
+
 def _unpack4() -> Kernel:
     f = Function("k_dsp_unpack4")
-    f.add("push {r4-r11, lr}", "lsrs r3, r3, #1", "bcc 2f")
+    f.add("push {r4-r11, lr}", "lsrs r3, r3, #1")
+    f.branch_ahead("bcc 2f", taken="even")
+    f.region("odd")
     _load(f, "r0", [4, 5, 6, 7], 4)
     _look_up(f, [4, 5, 6, 7])
-    f.add("orr r4, r4, r6, lsl #16", "orr r5, r5, r7, lsl #16", "stmia r2!, {r4, r5}", "cmp r3, #0", "beq 3f")
+    f.add("orr r4, r4, r6, lsl #16", "orr r5, r5, r7, lsl #16", "stmia r2!, {r4, r5}", "cmp r3, #0")
+    f.branch_ahead("beq 3f", taken="single")
+    f.region("turn")
     f.label(2)
     _load(f, "r0", [4, 5, 6, 7, 8, 9, 10, 11], 8)
     _look_up(f, [4, 5, 6, 7, 8, 9, 10, 11])
     f.add("orr r4, r4, r6, lsl #16", "orr r5, r5, r7, lsl #16")
     f.add("orr r6, r8, r10, lsl #16", "orr r7, r9, r11, lsl #16")
-    f.add("stmia r2!, {r4-r7}", "subs r3, r3, #1", "bne 2b")
+    f.add("stmia r2!, {r4-r7}", "subs r3, r3, #1")
+    f.branch_back("bne 2b", outer="looped")
+    f.region("call")
     f.label(3)
     f.add("pop {r4-r11, pc}")
-    return Kernel(f.name, TWINS[4], f.text)
+    return f.kernel(TWINS[4])
 
 
 def _unpack2() -> Kernel:
     f = Function("k_dsp_unpack2")
-    f.add("push {r4-r7, lr}", "lsrs r3, r3, #1", "bcc 2f")
+    f.add("push {r4-r7, lr}", "lsrs r3, r3, #1")
+    f.branch_ahead("bcc 2f", taken="even")
+    f.region("odd")
     _load(f, "r0", [4, 5], 2)
     _look_up(f, [4, 5])
-    f.add("stmia r2!, {r4, r5}", "cmp r3, #0", "beq 3f")
+    f.add("stmia r2!, {r4, r5}", "cmp r3, #0")
+    f.branch_ahead("beq 3f", taken="single")
+    f.region("turn")
     f.label(2)
     _load(f, "r0", [4, 5, 6, 7], 4)
     _look_up(f, [4, 5, 6, 7])
-    f.add("stmia r2!, {r4-r7}", "subs r3, r3, #1", "bne 2b")
+    f.add("stmia r2!, {r4-r7}", "subs r3, r3, #1")
+    f.branch_back("bne 2b", outer="looped")
+    f.region("call")
     f.label(3)
     f.add("pop {r4-r7, pc}")
-    return Kernel(f.name, TWINS[2], f.text)
+    return f.kernel(TWINS[2])
 
 
 def _load(f: Function, source: str, registers: list[int], step: int) -> None:

@@ -6,22 +6,25 @@ into its middle serves any depth that is a multiple of 4, so one function serves
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.mcu.dsp.assembly import Function, Kernel
+from edgekd.mcu.dsp.assembly import REPEATED, Function, Kernel
 from edgekd.mcu.dsp.rounding import Ints, Proved
 
 TWIN = "k_dsp_pairs_s8"
 STEP_INPUTS = 4
 STEP_INSTRUCTIONS = 17
 STEP_BYTES = 4 * STEP_INSTRUCTIONS
-UNROLLED_INPUTS = (48, 32, 16)  # about 1 kB of straight code at most: a flash cache holds it
+UNROLLED_INPUTS = (48, 32, 16, 8)  # about 1 kB of straight code at most: a flash cache holds it
 
 # Stack slots, bytes.
 _X, _X_END, _ENTRY, _STEP, _Y, _Y_END, _ZERO, _TOTAL, _FRAME = 0, 4, 8, 12, 16, 20, 24, 28, 36
 
 
+@cache
 def kernel(shift: int, unrolled: int, planes: bool) -> Kernel:
     """shift: of the proved rounding, 0 for two roundings; unrolled: inputs in one turn of the loop.
 
@@ -29,24 +32,35 @@ def kernel(shift: int, unrolled: int, planes: bool) -> Kernel:
     """
     f = Function(f"k_dsp_pairs{'_planes' * planes}_u{unrolled}_s{shift}")
     _begin(f, planes)
+    f.region("pair")
     f.label(1)
     f.add("ldrd r6, r9, [lr], #8", "mov r7, r6", "mov r8, r6", "mov r10, r9", "mov r11, r9")
     f.add(f"ldrd r12, r5, [sp, #{_X}]", f"ldr pc, [sp, #{_ENTRY}]", ".p2align 2")
     f.label(2)
-    for _ in range(unrolled // STEP_INPUTS):
+    for step in range(unrolled // STEP_INPUTS):
+        f.region(REPEATED if step else "step")
         _step(f)
-    f.add("cmp r12, r5", "bne 2b")
+    f.region("turn")
+    f.add("cmp r12, r5")
+    f.branch_back("bne 2b", outer="pair")
+    f.region("pair")
     if shift:
         _proved(f, shift, planes)
     else:
         _twice(f, planes)
-    f.add(f"ldr r0, [sp, #{_Y_END}]", f"str r5, [sp, #{_Y}]", "cmp r5, r0", "bne.w 1b")
+    f.add(f"ldr r0, [sp, #{_Y_END}]", f"str r5, [sp, #{_Y}]", "cmp r5, r0")
+    f.branch_back("bne.w 1b", outer="pass")
+    f.region("pass")
     if planes:  # the same again for channels 2 and 3 of each plane
-        f.add("tst r5, #2", "bne 3f", f"ldr r1, [sp, #{_TOTAL}]", "sub r5, r5, r1", "add r5, r5, #2")
+        f.add("tst r5, #2")
+        f.branch_ahead("bne 3f", taken="call")
+        f.region("call")
+        f.add(f"ldr r1, [sp, #{_TOTAL}]", "sub r5, r5, r1", "add r5, r5, #2")
         f.add("add r0, r0, #2", f"strd r5, r0, [sp, #{_Y}]", "b.w 1b")
         f.label(3)
+    f.region("call")
     f.add(f"add sp, #{_FRAME}", "pop {r4-r11, pc}")
-    return Kernel(f.name, TWIN, f.text)
+    return f.kernel(TWIN, unrolled=unrolled, passes=2 if planes else 1)
 
 
 def _begin(f: Function, planes: bool) -> None:
@@ -119,6 +133,17 @@ def instructions(depth: int, outputs: int, unrolled: int, proved: bool) -> int:
     turns = -(-depth // unrolled)
     pair = 7 + depth // STEP_INPUTS * STEP_INSTRUCTIONS + 2 * turns + (30 if proved else 47)
     return 16 + outputs // 2 * pair
+
+
+def runs(leaf: Kernel, depth: int, outputs: int) -> dict[str, float]:
+    """How often the regions of `kernel` run in one call."""
+    pairs, unrolled = outputs // 2, leaf.facts["unrolled"]
+    return {
+        "pair": pairs,
+        "step": pairs * depth // STEP_INPUTS,
+        "turn": pairs * -(-depth // unrolled),
+        "pass": leaf.facts["passes"],
+    }
 
 
 def ordered(weights: npt.NDArray[np.int8]) -> npt.NDArray[np.uint32]:

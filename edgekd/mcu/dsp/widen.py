@@ -7,6 +7,7 @@ takes rows whose length is no multiple of 4 (an image's three channels).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from edgekd.mcu.dsp.assembly import Function, Kernel
 
@@ -55,6 +56,7 @@ class Window:
         return order + [-1] * (self.depth - len(order))
 
 
+@cache
 def kernel(window: Window, planes: bool = False) -> Kernel:
     """planes: the rows of the window are words of planes, and its three pixels are neighbours in each."""
     if planes:
@@ -73,6 +75,22 @@ def instructions(window: Window) -> int:
     return 6 + 10 * words + 2 * words // unrolled + 6 * window.rows
 
 
+def runs(leaf: Kernel, words: int, rows: int) -> dict[str, float]:
+    """How often the regions of a leaf run in one call, for a window of `rows` rows of `words` words."""
+    if "planes" in leaf.facts:
+        odd, looped = rows % 2, min(rows // 2, 1)
+        return {
+            "odd": odd,
+            "even": 1 - odd,
+            "single": odd * (1 - looped),
+            "turn": rows // 2,
+            "looped": looped,
+        }
+    if "columns" in leaf.facts:
+        return {"row": rows, "turn": rows * words // 4 // leaf.facts["columns"]}
+    return {"row": rows, "turn": rows * words // leaf.facts.get("unrolled", 1)}
+
+
 def _word(f: Function) -> None:
     f.add("sxtb16 r3, r6", "sxtb16 r4, r7", "sxtb16 r5, r8")
     f.add(*(f"sxtb16 r{6 + i}, r{6 + i}, ror #8" for i in range(3)), "stmia r2!, {r3-r8}")
@@ -82,34 +100,48 @@ def _looped(unrolled: int) -> Kernel:
     f = Function(f"k_dsp_widen_{unrolled}")
     f.add("push {r4-r11, lr}", "ldmia r1, {r9-r11}", "ldmia r0, {r1, r3, r4}", "sub r0, r4, r1, lsl #2")
     f.add("mov lr, r3")
+    f.region("row")
     f.label(1)
     f.add("mov r12, r1")
+    f.region("turn")
     f.label(2)
     for _ in range(unrolled):
         f.add(*(f"ldr r{6 + i}, [r{9 + i}], #4" for i in range(3)))
         _word(f)
-    f.add(f"subs r12, r12, #{unrolled}", "bne 2b")
-    f.add(*(f"add r{9 + i}, r{9 + i}, r0" for i in range(3)), "subs lr, lr, #1", "bne 1b")
+    f.add(f"subs r12, r12, #{unrolled}")
+    f.branch_back("bne 2b", outer="row")
+    f.region("row")
+    f.add(*(f"add r{9 + i}, r{9 + i}, r0" for i in range(3)), "subs lr, lr, #1")
+    f.branch_back("bne 1b", outer="call")
+    f.region("call")
     f.add("pop {r4-r11, pc}")
-    return Kernel(f.name, TWIN, f.text)
+    return f.kernel(TWIN, unrolled=unrolled)
 
 
 def _planes() -> Kernel:
     f = Function("k_dsp_widen_planes")
     f.add("push {r4-r10, lr}", "ldr r1, [r1]", "ldrd r9, r10, [r0, #4]")
-    f.add("tst r9, #1", "beq 2f", "ldmia r1, {r6-r8}", "add r1, r1, r10")
+    f.add("tst r9, #1")
+    f.branch_ahead("beq 2f", taken="even")
+    f.region("odd")
+    f.add("ldmia r1, {r6-r8}", "add r1, r1, r10")
     _word(f)
-    f.add("subs r9, r9, #1", "beq 3f")
+    f.add("subs r9, r9, #1")
+    f.branch_ahead("beq 3f", taken="single")
+    f.region("turn")
     f.label(2)
     for _ in range(2):
         f.add("ldmia r1, {r6-r8}", "add r1, r1, r10")
         _word(f)
-    f.add("subs r9, r9, #2", "bne 2b")
+    f.add("subs r9, r9, #2")
+    f.branch_back("bne 2b", outer="looped")
+    f.region("call")
     f.label(3)
     f.add("pop {r4-r10, pc}")
-    return Kernel(f.name, TWIN, f.text)
+    return f.kernel(TWIN, planes=1)
 
 
+@cache
 def shared(window: Window, channels: int) -> Kernel | None:
     """For three neighbouring pixels of stride 1 with windows 3 columns wide: five columns, each read once.
 
@@ -120,9 +152,11 @@ def shared(window: Window, channels: int) -> Kernel | None:
     f = Function(f"k_dsp_widen_shared_c{channels}")
     f.add("push {r4-r11, lr}", "sub sp, #12", "ldrd r3, r4, [r0, #4]", f"sub r4, r4, #{channels}")
     f.add("strd r3, r4, [sp]", "ldr r0, [r1]", "mov lr, r2")
+    f.region("row")
     f.label(1)
     f.add("mov r1, lr", f"add r2, r1, #{6 * channels}", f"add lr, r2, #{6 * channels}")
     f.add(f"add r3, r0, #{channels}", "str r3, [sp, #8]")
+    f.region("turn")
     f.label(2)
     for word in range(4):
         f.add(*(f"ldr r{8 + i}, [r0, #{channels * i + 4 * word}]" for i in range(5)))
@@ -130,10 +164,14 @@ def shared(window: Window, channels: int) -> Kernel | None:
         f.add(*(f"sxtb16 r{8 + i}, r{8 + i}, ror #8" for i in range(5)))
         f.add("stmia r1!, {r3, r4, r5, r8, r9, r10}", "stmia r2!, {r4, r5, r6, r9, r10, r11}")
         f.add("stmia lr!, {r5, r6, r7, r10, r11, r12}")
-    f.add("add r0, r0, #16", "ldr r3, [sp, #8]", "cmp r0, r3", "bne.w 2b")
-    f.add("ldrd r3, r4, [sp]", "add r0, r0, r4", "subs r3, r3, #1", "str r3, [sp]", "bne.w 1b")
+    f.add("add r0, r0, #16", "ldr r3, [sp, #8]", "cmp r0, r3")
+    f.branch_back("bne.w 2b", outer="row")
+    f.region("row")
+    f.add("ldrd r3, r4, [sp]", "add r0, r0, r4", "subs r3, r3, #1", "str r3, [sp]")
+    f.branch_back("bne.w 1b", outer="call")
+    f.region("call")
     f.add("add sp, #12", "pop {r4-r11, pc}")
-    return Kernel(f.name, TWIN, f.text)
+    return f.kernel(TWIN, columns=3)
 
 
 def shared_instructions(window: Window, channels: int) -> int:
@@ -157,7 +195,7 @@ def _straight(window: Window) -> Kernel:
     for start in range(0, len(rest), 4):
         _leftover(f, rest[start : start + 4])
     f.add("pop {r4-r11, pc}")
-    return Kernel(f.name, TWIN, f.text)
+    return f.kernel(TWIN)
 
 
 def _leftover(f: Function, offsets: list[int]) -> None:
