@@ -97,7 +97,7 @@ NO_KERNELS = {"k_weights"}  # the checksum of the weights
 class AssemblyFault:
     """One instruction of a generated leaf.
 
-    net: of tests/mcu/test_dsp.py; leaf: its name's pattern; old: the instruction's, the first in it; at:
+    net: of tests/mcu/test_dsp.py, or of the test that `of` names; leaf: its name's pattern; old: the instruction's, the first in it; at:
     where a difference may be, from (position, width of the layer's output); sums: "same" where only the
     rounding is wrong, "other" where the sum is, "none" where there is no sum.
     """
@@ -109,6 +109,7 @@ class AssemblyFault:
     layer: str
     at: Callable[[tuple[int, ...], int], bool]
     sums: str
+    of: str = "dsp"
 
 
 def _less(found: re.Match[str]) -> str:
@@ -159,7 +160,7 @@ ASSEMBLY = {
     ),
     "dense": AssemblyFault(
         net="dense",
-        leaf=r"k_dsp_dense_s[1-9]\d*",
+        leaf=r"k_dsp_dense_u\d+_s[1-9]\d*",
         old=r"(ssat r9, #8, r9, asr #)(\d+)",
         new=_less,
         layer="FULLY_CONNECTED",
@@ -192,6 +193,56 @@ ASSEMBLY = {
         layer="CONV_2D",
         at=lambda p, w: p[1] >= w - 2,  # the last byte of a row
         sums="other",
+    ),
+    "unpack, four bits": AssemblyFault(
+        net="same",
+        leaf="k_dsp_unpack4",
+        old=r"orr r7, r9, r11, lsl #16",
+        new=lambda found: "orr r7, r9, r10, lsl #16",
+        layer="CONV_2D",
+        at=lambda p, w: True,
+        sums="other",
+        of="packed",
+    ),
+    "unpack, two bits": AssemblyFault(
+        net="same-four",
+        leaf="k_dsp_unpack2",
+        old=r"ldrb\.w r7, \[r0, #3\]",
+        new=lambda found: "ldrb.w r7, [r0, #2]",
+        layer="CONV_2D",
+        at=lambda p, w: True,
+        sums="other",
+        of="packed",
+    ),
+    "winograd, multiply": AssemblyFault(
+        net="square",
+        leaf=r"k_dsp_winograd_multiply_\w+",
+        old=r"smlad r9, r2, r4, r8",
+        new=lambda found: "smlad r9, r0, r4, r8",
+        layer="CONV_2D",
+        at=lambda p, w: True,
+        sums="none",
+        of="winograd",
+    ),
+    "winograd, strip": AssemblyFault(
+        net="square",
+        leaf=r"k_dsp_winograd_strip_\w+",
+        old=r"ssub16 r10, r10, r9",
+        new=lambda found: "sadd16 r10, r10, r9",
+        layer="CONV_2D",
+        at=lambda p, w: True,
+        sums="none",
+        of="winograd",
+    ),
+    "winograd, tiles": AssemblyFault(
+        net="square",
+        leaf=r"k_dsp_winograd_tiles_\w+",
+        old=r"ssub16 r11, r9, r7",
+        new=lambda found: "sadd16 r11, r9, r7",
+        layer="CONV_2D",
+        at=lambda p, w: True,
+        sums="none",
+        of="winograd",
     ),
     "add": AssemblyFault(
         net="sum",
