@@ -68,6 +68,7 @@ PLACES = {
     "sklearn": ("data/",),
     "tflite_micro": ("export/",),
     "tensorboardX": ("learn/logs",),
+    "torch_pruning": ("compress/prune.py",),
     "torch": ("compress/", "export/torch", "learn/", "quantize/"),
     "tuf": ("fleet/",),
     "unicorn": ("mcu/unicorn_child.py",),  # GPL-2.0: only ever in a process of its own

@@ -1,16 +1,21 @@
-"""The stage that runs a recipe's compression methods in order, fine-tuning after each."""
+"""The stage that runs a recipe's compression methods in order, fine-tuning and judging after each."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgekd.compress.gate import Gate
 from edgekd.compress.lowrank import lowrank
-from edgekd.data import load_dataset
+from edgekd.compress.prune import prune
+from edgekd.compress.sparsify import sparsify, zero_weights, zeros_kept
+from edgekd.data import Dataset, load_dataset
 from edgekd.errors import VerifyError
 from edgekd.learn.distill import fit, lesson, student_metrics
+from edgekd.learn.knowledge import Knowledge
 from edgekd.learn.losses import student_loss
 from edgekd.learn.mix import open_knowledge
 from edgekd.learn.structure import check_limits
@@ -20,7 +25,11 @@ from edgekd.learn.training import Watch
 from edgekd.recipe import CompressParams, Recipe
 
 # A method takes a folded student and gives a smaller one, untuned.
-METHODS: dict[str, Callable[[StudentNet, CompressParams], StudentNet]] = {"lowrank": lowrank}
+METHODS: dict[str, Callable[[StudentNet, CompressParams], StudentNet]] = {
+    "lowrank": lowrank,
+    "prune": prune,
+    "sparsify": sparsify,
+}
 
 
 def compress_student(
@@ -35,7 +44,9 @@ def compress_student(
     """Stage: apply [compress].methods to the student and write the result, a student again, into `out`.
 
     With no methods the student is passed on as it is. Returns float accuracy, bytes and multiply-accumulates
-    of the result, and bytes saved. Raises BudgetError when the result exceeds the recipe's limits.
+    of the result, and bytes saved; of several methods also the figures behind each ("steps"). Raises
+    BudgetError when the result exceeds the recipe's limits, when a target cannot be reached, or when the
+    student fails the gate in between.
     """
     data, student = load_dataset(dataset_dir), load_student(student_dir)
     knowledge = open_knowledge(knowledge_dir, data)
@@ -43,19 +54,37 @@ def compress_student(
         raise VerifyError(
             f"{student_dir} was distilled from other knowledge than {knowledge_dir}; distill it again"
         )
-    net, params, machine = student.net, recipe.compress, machine_of(recipe)
-    tuning = dataclasses.replace(recipe.distill, epochs=params.epochs, learning_rate=params.learning_rate)
+    methods = recipe.compress.methods
     with deterministic(recipe.threads):
-        if params.methods:
-            taught = lesson(knowledge, data)
-        for method in params.methods:
-            net = METHODS[method](net, params)
-            if params.epochs:
-                samples, purpose = len(knowledge.ids), f"compress-{method}"
-                loss = student_loss(tuning)
-                fit(net, taught.batches, loss, tuning, samples, recipe.seed, watch, purpose, machine)
+        net, more = _compressed(student.net, data, knowledge, recipe, watch) if methods else (student.net, {})
         check_limits(net.structure, recipe.student)
         metrics = student_metrics(net, data)
     save_student(net, data.classes, data.sha256, knowledge.sha256, out)
     saved = student.net.structure.weight_bytes - net.structure.weight_bytes
-    return metrics | {"weight_bytes_saved": saved, "methods": list(params.methods)}
+    return metrics | {"weight_bytes_saved": saved, "methods": list(methods)} | more
+
+
+def _compressed(
+    net: StudentNet, data: Dataset, knowledge: Knowledge, recipe: Recipe, watch: Watch
+) -> tuple[StudentNet, dict[str, Any]]:
+    """The student behind all methods, each tuned and (but the last, whose gate is the stage's) judged."""
+    params, machine, loss = recipe.compress, machine_of(recipe), student_loss(recipe.distill)
+    tuning = dataclasses.replace(recipe.distill, epochs=params.epochs, learning_rate=params.learning_rate)
+    batches, samples = lesson(knowledge, data).batches, len(knowledge.ids)
+    several = len(params.methods) > 1
+    gate = Gate(net, data, recipe.gate) if several else None
+    steps = []
+    sparse = False
+    for method in params.methods:
+        net = METHODS[method](net, params)
+        sparse = sparse or method == "sparsify"
+        if params.epochs:
+            with zeros_kept(net) if sparse else contextlib.nullcontext():
+                purpose = f"compress-{method}"
+                fit(net, batches, loss, tuning, samples, recipe.seed, watch, purpose, machine)
+        if several:
+            steps.append({"method": method} | student_metrics(net, data))
+        if gate is not None and method != params.methods[-1]:
+            gate.check(net, method, params.methods)
+    more: dict[str, Any] = {"steps": steps} if several else {}
+    return net, more | ({"zero_weights": zero_weights(net)} if sparse else {})

@@ -23,6 +23,12 @@ def training_tools(request: Request) -> dict[str, str]:
     return versions("torch", "numpy") | processor()
 
 
+def compress_tools(request: Request) -> dict[str, str]:
+    """The training's tools, and what finds the channels that prune takes together."""
+    prunes = request.recipe is not None and "prune" in request.recipe.compress.methods
+    return training_tools(request) | (versions("torch-pruning") if prunes else {})
+
+
 def seeded(request: Request, *tables: str) -> dict[str, Any]:
     """The named tables of the recipe with its seed and what it computes on."""
     recipe = request.need_recipe()
@@ -54,6 +60,13 @@ def teacher_params(request: Request) -> dict[str, Any]:
 def distill_params(request: Request) -> dict[str, Any]:
     """[student], [distill], and how many processes train."""
     return seeded(request, "student", "distill") | _together(request.need_recipe())
+
+
+def compress_params(request: Request) -> dict[str, Any]:
+    """[student], [distill], [compress]; [gate], too, where it stands between several methods."""
+    recipe = request.need_recipe()
+    gate = {"gate": told(recipe.gate)} if len(recipe.compress.methods) > 1 else {}
+    return seeded(request, "student", "distill", "compress") | gate
 
 
 def _together(recipe: Recipe) -> dict[str, int]:

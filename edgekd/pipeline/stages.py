@@ -62,9 +62,9 @@ STAGES: dict[str, Stage] = {
             "compress",
             version=2,
             inputs=lambda request: {"student": "distill", "data": "dataset", "knowledge": "knowledge"},
-            params=lambda request: learning.seeded(request, "student", "distill", "compress"),
+            params=learning.compress_params,
             run=learning.run_compress,
-            tools=learning.training_tools,
+            tools=learning.compress_tools,
         ),
         Stage(
             "evaluate-student",

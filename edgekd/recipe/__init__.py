@@ -235,14 +235,29 @@ class AblationParams:
     seeds: int = setting(3, minimum=1, maximum=1000)
 
 
+METHODS = ("lowrank", "prune", "sparsify")  # of [compress]
+
+
 @dataclass(frozen=True)
 class CompressParams:
-    """What makes the trained student smaller, in order; each is fine-tuned from the knowledge file."""
+    """What makes the trained student smaller, in order; each is fine-tuned from the knowledge file.
 
-    methods: tuple[str, ...] = setting((), choices=("lowrank",))
-    energy: float = setting(0.85, minimum=0.01, maximum=1)  # share of the squared singular values kept
+    lowrank: energy is the share of the squared singular values kept; rank_by "weight_bytes" or "macs" chooses
+    all ranks together, so that rank_share of the whole network's are left; lowrank_layers "all" splits k x k
+    convolutions, too. prune: keep is the share of the multiply-accumulates left. sparsify: sparsity is the
+    share of each layer's weights set to zero; "2:4" takes two of every four.
+    """
+
+    methods: tuple[str, ...] = setting((), choices=METHODS)
+    energy: float = setting(0.85, minimum=0.01, maximum=1)
     epochs: int = setting(60, minimum=0, maximum=10_000)
     learning_rate: float = setting(0.015, minimum=1e-8, maximum=10)
+    lowrank_layers: str = setting("pointwise", choices=("pointwise", "all"), later=True)
+    rank_by: str = setting("energy", choices=("energy", "weight_bytes", "macs"), later=True)
+    rank_share: float = setting(0.75, minimum=0.01, maximum=1, later=True)
+    keep: float = setting(0.5, minimum=0.01, maximum=1, later=True)
+    sparsity: float = setting(0.5, minimum=0.01, maximum=0.99, later=True)
+    pattern: str = setting("unstructured", choices=("unstructured", "2:4"), later=True)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,15 @@ from pathlib import Path
 
 from edgekd.declaration import suggest
 from edgekd.errors import ConfigError
-from edgekd.recipe import FILES, ON_OUTPUTS, SHARES_TOLERANCE, TEACHERS, Recipe, TeacherParams
+from edgekd.recipe import (
+    FILES,
+    ON_OUTPUTS,
+    SHARES_TOLERANCE,
+    TEACHERS,
+    CompressParams,
+    Recipe,
+    TeacherParams,
+)
 
 
 def check_together(recipe: Recipe, path: Path) -> None:
@@ -35,9 +43,51 @@ def check_together(recipe: Recipe, path: Path) -> None:
         _check_hints(recipe, path)
     if autoencoder or recipe.data.vectors:
         _check_autoencoder(recipe, path)
-    methods = recipe.compress.methods
+    _check_compress(recipe.compress, path)
+
+
+def _check_compress(params: CompressParams, path: Path) -> None:
+    """A list of methods in which none undoes another, with the keys that its methods read."""
+    methods = params.methods
     if len(set(methods)) != len(methods):
         raise ConfigError(f"{path}: compress.methods repeats an entry; name each method once")
+    behind = methods[methods.index("sparsify") + 1 :] if "sparsify" in methods else ()
+    if "lowrank" in behind:
+        raise ConfigError(
+            f"{path}: compress.methods: lowrank behind sparsify fills the zeros again; put it in front"
+        )
+    if params.pattern == "2:4":
+        if "prune" in behind:
+            raise ConfigError(
+                f"{path}: compress.methods: prune behind sparsify breaks the fours of 2:4; put it in front"
+            )
+        if params.sparsity != 0.5:
+            raise ConfigError(
+                f"{path}: compress.pattern 2:4 zeroes half of the weights, and compress.sparsity is "
+                f"{params.sparsity:g}; leave it out"
+            )
+    defaults = CompressParams()
+    for key, method in _READ_BY.items():
+        if methods and method not in methods and getattr(params, key) != getattr(defaults, key):
+            raise ConfigError(
+                f"{path}: compress.{key} is read by {method}, which compress.methods leaves out; "
+                "add the method, or leave the key out"
+            )
+    if params.rank_by == "energy" and params.rank_share != defaults.rank_share:
+        raise ConfigError(
+            f"{path}: compress.rank_share is read where rank_by is weight_bytes or macs; set rank_by, too"
+        )
+
+
+# Key of [compress] -> the method that reads it. (energy is older than this table: any recipe may have it.)
+_READ_BY = {
+    "lowrank_layers": "lowrank",
+    "rank_by": "lowrank",
+    "rank_share": "lowrank",
+    "keep": "prune",
+    "sparsity": "sparsify",
+    "pattern": "sparsify",
+}
 
 
 def _check_teacher(teacher: TeacherParams, where: str, path: Path) -> None:
