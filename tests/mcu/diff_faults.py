@@ -98,8 +98,9 @@ class AssemblyFault:
     """One instruction of a generated leaf.
 
     net: of tests/mcu/test_dsp.py, or of the test that `of` names; leaf: its name's pattern; old: the
-    instruction's, the first in it; at: where a difference may be, from (position, width of the layer's output); sums: "same" where only the
-    rounding is wrong, "other" where the sum is, "none" where there is no sum.
+    instruction's, the first in it; at: where a difference may be, from (position, width of the layer's
+    output); sums: "same" where only the rounding is wrong, "other" where the sum is, "none" where there is
+    no sum.
     """
 
     net: str
