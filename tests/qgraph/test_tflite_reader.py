@@ -177,7 +177,7 @@ UNSUPPORTED: dict[str, tuple[Callable[[Any], None], str]] = {
     "dynamic shape": (tensor("shapeSignature", [1, -1, 8, 1]), r"dynamic shape \(1, -1, 8, 1\)"),
     "zero shape": (tensor("shape", [1, 0, 8, 1]), "dynamic shape"),
     "batch 2": (tensor("shape", [2, 8, 8, 1]), "batch 1"),
-    "int4": (tensor("type", schema.TensorType.INT4), "INT4"),
+    "int4": (tensor("type", schema.TensorType.INT4), "int4 activation"),
     "int16": (tensor("type", schema.TensorType.INT16), "int16"),
     "variable": (tensor("isVariable", True), "variable"),
     "no scale": (tensor("quantization", None), "0 scales"),
