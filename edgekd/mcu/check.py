@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgekd.errors import UnsupportedOpError
+from edgekd.mcu import zeros
 from edgekd.mcu.codegen import GeneratedModel, generate
 from edgekd.mcu.dsp.family import family_of
 from edgekd.mcu.footprint import ROUND_BYTES, Footprint, compilers, load_table, predict
@@ -46,10 +47,12 @@ def check(graph: QGraph, targets: Sequence[Target], kind: str, optimize: str = "
 
     Returns {"model", "compiler", "ops": [{op, count, macs, supported}], "unsupported": [{op, layer,
     inputs, outputs}], "obstacles": [sentence], "passes": [sentence], "peak": {layer, bytes}, "weights":
-    [{layer, op, weights, bits, tables, stored}], "targets": [{target, core, family, fits, flash_need,
-    flash_have, ram_need, ram_have, stack_bound, parts, cycles, latency_us, advice}]}; bytes. passes: what
-    the passes over the graph saved. `bits` are those of the model's weights, `stored` is family -> the bits
-    that a weight takes in the generated C. What cannot be told is null.
+    [{layer, op, weights, bits, tables, stored}], "zeros": {zero, weights, saved: [{family, weight_bytes,
+    macs}]}, "targets": [{target, core, family, fits, flash_need, flash_have, ram_need, ram_have,
+    stack_bound, parts, cycles, latency_us, advice}]}; bytes. passes: what the passes over the graph saved.
+    `bits` are those of the model's weights, `stored` is family -> the bits that a weight takes in the
+    generated C. zeros: what zero weights save (edgekd.mcu.zeros), null where there are few. What cannot be
+    told is null.
     """
     ops = survey_graph(graph)
     try:
@@ -66,11 +69,25 @@ def check(graph: QGraph, targets: Sequence[Target], kind: str, optimize: str = "
     answer["passes"] = list(dict.fromkeys(line for model in models for line in model.passes))
     answer["peak"] = peak_layer(stripped)
     answer["weights"] = weights_of_layers(stripped, generated.by_family())
+    if zeros.is_sparse(stripped):
+        answer["zeros"] = _zeros(
+            stripped, generated, Generated(zeros.without_zeros(stripped), kind, optimize), targets
+        )
     answer["targets"] = [
         _row(target, model, kind, answer["peak"])
         for target, model in zip((t for t in targets if t.core is not None), models, strict=True)
     ]
     return answer
+
+
+def _zeros(graph: QGraph, sparse: Generated, dense: Generated, targets: Sequence[Target]) -> dict[str, Any]:
+    """What the zeros of `graph` save; dense: the same one without them."""
+    for target in targets:
+        if target.core is not None:
+            dense.on(target)
+    zero, every = zeros.count_zeros(graph)
+    both = sparse.by_family(), dense.by_family()
+    return {"zero": zero, "weights": every, "saved": zeros.saved(*both)}
 
 
 class Generated:
@@ -174,6 +191,7 @@ def _answer(
         "passes": [],
         "peak": None,
         "weights": [],
+        "zeros": None,
         "targets": [_unknown(target) for target in targets if target.core is not None],
     }
 

@@ -28,11 +28,22 @@ def show_check(answer: Mapping[str, Any]) -> None:
     _show_weights(answer["weights"])
     for sentence in answer["passes"]:
         print(f"saved before: {sentence}")
+    if answer["zeros"]:
+        _show_zeros(answer["zeros"])
     for sentence in answer["obstacles"]:
         print(f"in the way: {sentence}")
     for row in answer["targets"]:
         for sentence in row["advice"]:
             print(f"{row['target']}: {sentence}")
+
+
+def _show_zeros(found: Mapping[str, Any]) -> None:
+    """What zero weights save, a line a family; that they save nothing is said, too."""
+    share = 100 * found["zero"] / found["weights"]
+    for row in found["saved"]:
+        gain = f"saves {row['weight_bytes']:,} bytes of weights and {row['macs']:,} multiply-accumulates"
+        said = gain if row["weight_bytes"] or row["macs"] else "saves nothing on this target"
+        print(f"zero weights, {row['family']} kernels: {share:.0f} % of {found['weights']:,}: {said}")
 
 
 def _row(row: Mapping[str, Any]) -> tuple[Cell, ...]:

@@ -15,6 +15,7 @@ from edgekd.data import load_dataset
 from edgekd.errors import BudgetError
 from edgekd.export.torch_to_onnx import export_student
 from edgekd.learn.student import load_student
+from edgekd.mcu.zeros import count_zeros
 from edgekd.quantize.ptq import quantize_onnx
 from edgekd.recipe import CompressParams, GateParams, Recipe
 from tests.learn.chain import Chain
@@ -54,7 +55,7 @@ def test_every_method_gives_a_student_that_passes_the_gate(chain: Chain, tmp_pat
 
 def test_what_was_compressed_becomes_integers(chain: Chain, tmp_path: Path) -> None:
     recipe = recipe_of(chain, dataclasses.replace(EACH["all"], keep=0.6))
-    compress_student(chain.student, chain.data, chain.knowledge, recipe, tmp_path)
+    found = compress_student(chain.student, chain.data, chain.knowledge, recipe, tmp_path)
     export_student(tmp_path, chain.data, tmp_path)
     calibration = load_dataset(chain.data).part("calibration")[0]
     quantize_onnx((tmp_path / "model.onnx").read_bytes(), calibration, recipe.quantize, tmp_path)
@@ -63,6 +64,8 @@ def test_what_was_compressed_becomes_integers(chain: Chain, tmp_path: Path) -> N
     from edgekd.qgraph.reference import run
 
     graph = strip_float_edges(load_graph((tmp_path / "int8.onnx").read_bytes(), "int8.onnx"))
+    zero, weights = count_zeros(graph)
+    assert found["zero_weights"] <= zero < weights and zero > 0.4 * weights
     x, y = load_dataset(chain.data).part("test")
     inputs = quantize_input(np.moveaxis(x, 1, -1), graph.tensors[graph.inputs[0]])
     assert (run(graph, [inputs])[0].reshape(len(y), -1).argmax(1) == y).mean() > 0.5
