@@ -45,6 +45,7 @@ def request(
     samples: int | None = None,
     compiler: str = "",
     optimize: str = "",
+    winograd: bool = False,
     engine: str = "",
     store: str = "",
     shared: str = "",
@@ -62,6 +63,7 @@ def request(
 
     model: a .tflite or .onnx file that replaces the recipe; data: an .npz file with x and y that
     replaces its samples; optimize: what the generated C is to spare, "speed" (the default) or "flash";
+    winograd: whether its 3 x 3 convolutions may take 3.6 times their weights' flash for speed;
     source: where the recipe's samples lie, in place of its data.path; log: a .csv that trainings append a
     line an epoch to, or a folder for TensorBoard's events; shared: a team's cache (any fsspec URL); prefix:
     what the generated C's names begin with; updatable: whether its weights can be replaced apart from its
@@ -86,6 +88,7 @@ def request(
         samples=samples,
         compiler=compiler or "clang",
         optimize=optimize or "speed",
+        winograd=winograd,
         engine=engine or None,
         again=again,
         prefix=checked_prefix(prefix or "model"),

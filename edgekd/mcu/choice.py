@@ -43,10 +43,12 @@ class Priced:
         return self.candidate.emission
 
     def figures(self, cost: CostModel) -> dict[str, Any]:
-        """For reports: kernel, instructions and cycles, None where they are not known."""
+        """For reports: kernel, instructions and cycles (None where they are not known), and flash_bytes, the
+        layer's own (weights, tables, struct), without code that others may share."""
         spent = (None, None) if self.work is None else (self.work.instructions, self.work.cycles(cost))
         rounded = [None if value is None else round(value) for value in spent]
-        return {"kernel": self.candidate.kernel, "instructions": rounded[0], "cycles": rounded[1]}
+        own = {"kernel": self.candidate.kernel, "flash_bytes": self.own_bytes}
+        return own | {"instructions": rounded[0], "cycles": rounded[1]}
 
 
 @dataclass(frozen=True)

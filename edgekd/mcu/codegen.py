@@ -77,8 +77,9 @@ void model_invoke(model_t *model)
 class Layer:
     """One executed op: `symbol` is the C function that model_invoke calls exactly once for it.
 
-    kernel: the candidate that was chosen; instructions, cycles: predicted, None where not known; others:
-    the candidates that were not, as {"kernel", "instructions", "cycles"}, the fastest first.
+    kernel: the candidate that was chosen; instructions, cycles: predicted, None where not known;
+    flash_bytes: the layer's own, without shared code; others: the candidates that were not chosen, as
+    {"kernel", "flash_bytes", "instructions", "cycles"}, the fastest first.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Layer:
     symbol: str
     macs: int
     kernel: str = ""
+    flash_bytes: int = 0
     instructions: int | None = None
     cycles: int | None = None
     others: tuple[dict[str, Any], ...] = ()

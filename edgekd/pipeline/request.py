@@ -38,6 +38,7 @@ class Request:
     samples: int | None = None
     compiler: str = "clang"
     optimize: str = "speed"  # of the generated C: edgekd.mcu.options.OPTIMIZE
+    winograd: bool = False
     engine: str | None = None
     again: bool = False
     prefix: str = "model"  # of the generated C's files and symbols

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import ConfigError
@@ -127,7 +127,9 @@ def mcu_options(request: Request) -> Options:
     """How the C of the request's microcontroller is to be generated."""
     from edgekd.mcu.options import options_for
 
-    return options_for(request.need_target("mcu"), request.optimize, request.compiler)
+    return replace(
+        options_for(request.need_target("mcu"), request.optimize, request.compiler), winograd=request.winograd
+    )
 
 
 def run_export(job: Job) -> dict[str, Any]:
@@ -200,7 +202,10 @@ def _export_mcu(job: Job) -> dict[str, Any]:
         path.write_text(text, "utf-8", newline="\n")
     (job.out / libraries.TFLITE).write_bytes(tflite)
     layers = [
-        {key: getattr(layer, key) for key in ("name", "op", "kernel", "instructions", "cycles")}
+        {
+            key: getattr(layer, key)
+            for key in ("name", "op", "kernel", "instructions", "cycles", "flash_bytes")
+        }
         for layer in generated.layers
     ]
     metrics = {

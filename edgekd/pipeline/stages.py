@@ -130,7 +130,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "export",
-            version=11,
+            version=12,
             inputs=shipping.export_inputs,
             params=shipping.export_params,
             run=shipping.run_export,
@@ -140,7 +140,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "build",
-            version=6,
+            version=7,
             inputs=lambda request: {"export": "export"},
             params=lambda request: shipping.machine_params(request) | {"compiler": request.compiler},
             run=shipping.run_build,

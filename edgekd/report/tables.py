@@ -77,10 +77,10 @@ def show_record(record: Mapping[str, Any]) -> None:
 def show_layers(layers: Sequence[Mapping[str, Any]]) -> None:
     """The kernel of each layer of generated C, with what it is predicted to run; nothing for none."""
     if layers:
-        columns = ("name", "op", "kernel", "instructions", "cycles")
+        columns = ("name", "op", "kernel", "instructions", "cycles", "flash_bytes")
         rows = [[layer[column] for column in columns] for layer in layers]
         print()
-        show_table("Kernels by layer, predicted", ("layer", *columns[1:]), rows, right=(3, 4))
+        show_table("Kernels by layer, predicted", ("layer", *columns[1:]), rows, right=(3, 4, 5))
 
 
 def headline(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell]]:

@@ -170,7 +170,7 @@ def test_only_used_kernels_are_in(everything: QGraph) -> None:
     assert kernels < set(generate(everything).files)
 
 
-CHOICE = ("kernel", "instructions", "cycles", "others")
+CHOICE = ("kernel", "flash_bytes", "instructions", "cycles", "others")
 
 
 def test_layers_json_names_each_executed_op_once(clang: Compiler, tmp_path: Path) -> None:
