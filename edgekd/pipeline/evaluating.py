@@ -42,7 +42,8 @@ GATES = {
     "quantize": Judged(
         "evaluate-int8",
         "model",
-        'more data.calibration_samples, quantize.ranges = "percentile", or a higher gate.max_accuracy_drop',
+        'more data.calibration_samples, quantize.ranges = "percentile", quantize.method = "qat", or a higher '
+        "gate.max_accuracy_drop",
     ),
 }
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import ConfigError
 from edgekd.pipeline.request import Job, Request, versions
-from edgekd.recipe import QuantizeParams
 from edgekd.store import Artifact
 
 if TYPE_CHECKING:
@@ -69,30 +68,6 @@ def run_userdata(job: Job) -> dict[str, Any]:
     samples = len(load_user_data(path).x)
     (job.out / "userdata.npz").write_bytes(path.read_bytes())
     return {"samples": samples}
-
-
-def quantize_params(request: Request) -> QuantizeParams:
-    return request.recipe.quantize if request.recipe else QuantizeParams()
-
-
-def quantize_inputs(request: Request) -> dict[str, str]:
-    if request.model and not request.data:
-        raise ConfigError(
-            f"{request.model.path.name}: a float model needs samples to calibrate its int8 ranges; "
-            "add --data FILE.npz with an array x_calibration"
-        )
-    return {"model": float_inputs(request)["float"]} | sample_inputs(request)
-
-
-def run_quantize(job: Job) -> dict[str, Any]:
-    from edgekd.pipeline.samples import calibration_samples
-    from edgekd.quantize.ptq import quantize_onnx
-
-    model = (job.path("model") / MODEL_FILES["float"]).read_bytes()
-    calibration = calibration_samples(job.inputs["samples"])
-    return quantize_onnx(
-        model, calibration, quantize_params(job.request), job.out, progress=job.request.progress
-    )
 
 
 def export_inputs(request: Request) -> dict[str, str]:

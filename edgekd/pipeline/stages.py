@@ -8,9 +8,7 @@ of the code behind each stage with the committed one (tests/stage_digests.json).
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
-from edgekd.pipeline import benching, evaluating, learning, shipping
+from edgekd.pipeline import benching, evaluating, learning, quantizing, shipping
 from edgekd.pipeline.request import Request, Stage, versions
 
 _EXPORT_TOOLS = ("torch", "onnx", "onnxscript", "onnxsim")
@@ -122,11 +120,11 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "quantize",
-            version=1,
-            inputs=shipping.quantize_inputs,
-            params=lambda request: asdict(shipping.quantize_params(request)),
-            run=shipping.run_quantize,
-            tools=lambda request: versions("onnx", "onnxruntime", "numpy"),
+            version=2,
+            inputs=quantizing.quantize_inputs,
+            params=quantizing.stage_params,
+            run=quantizing.run_quantize,
+            tools=quantizing.stage_tools,
         ),
         Stage(
             "export",

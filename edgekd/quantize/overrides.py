@@ -14,6 +14,7 @@ FIXED_OUTPUTS = {
 }
 # Operators whose output the quantizer already gives its input's scale: a tie goes through them.
 SAME_SCALE = ("AveragePool", "Flatten", "MaxPool", "Pad", "Reshape", "Squeeze", "Unsqueeze")
+SMALLEST_SCALE = 2.0**-60  # of a tensor that is always zero
 
 Overrides = dict[str, list[dict[str, Any]]]
 
@@ -24,7 +25,7 @@ def fixed_overrides(model: Any) -> Overrides:
     overrides: Overrides = {}
     for node in model.graph.node:
         if node.op_type in FIXED_OUTPUTS:
-            overrides[node.output[0]] = [_entry(*FIXED_OUTPUTS[node.op_type])]
+            overrides[node.output[0]] = [entry(*FIXED_OUTPUTS[node.op_type])]
         if node.op_type in ("Gemm", "MatMul") and node.input[1] in weights:
             overrides[node.input[1]] = [{"symmetric": True}]
     return overrides
@@ -56,12 +57,26 @@ def tied_overrides(model: Any, quantized: Any) -> Overrides:
     return {name: [_union(members, found)] for members in groups.values() for name in members}
 
 
+def free_activations(model: Any, quantized: Any) -> list[str]:
+    """The float tensors whose range may be chosen: those that `quantized` quantizes, that no rule decides."""
+    bound = (*SAME_SCALE, *FIXED_OUTPUTS)
+    ruled = {name for node in model.graph.node if node.op_type in bound for name in node.output}
+    there = {name for node in model.graph.node for name in node.output} | {model.graph.input[0].name}
+    found = [name.removesuffix("_QuantizeLinear_Input") for name in _activation_scales(quantized)]
+    return [name for name in found if name in there and name not in ruled]
+
+
+def affine(low: float, high: float) -> dict[str, Any]:
+    """The override that holds low .. high (0 inside): s = (high - low) / 255, z = round(-128 - low / s)."""
+    scale = max((high - low) / 255, SMALLEST_SCALE)
+    return entry(scale, int(np.clip(round(-128 - low / scale), -128, 127)))
+
+
 def _union(members: set[str], found: dict[str, tuple[float, int]]) -> dict[str, Any]:
     known = [found[name] for name in sorted(members) if name in found]
     low = min((-128 - zero_point) * scale for scale, zero_point in known)
     high = max((127 - zero_point) * scale for scale, zero_point in known)
-    scale = (high - low) / 255
-    return _entry(scale, int(np.clip(round(-128 - low / scale), -128, 127)))
+    return affine(low, high)
 
 
 def _activation_scales(quantized: Any) -> dict[str, tuple[float, int]]:
@@ -77,5 +92,6 @@ def _activation_scales(quantized: Any) -> dict[str, tuple[float, int]]:
     return found
 
 
-def _entry(scale: float, zero_point: int) -> dict[str, Any]:
+def entry(scale: float, zero_point: int) -> dict[str, Any]:
+    """The override that fixes an activation's scale and zero point."""
     return {"scale": np.array(scale, np.float32), "zero_point": np.array(zero_point, np.int8)}

@@ -8,10 +8,8 @@ nowhere else, scales and zero points are decided.
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import tempfile
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,60 +17,95 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.errors import ArtifactError, UnsupportedOpError
-from edgekd.export.torch_to_onnx import simplify, strip_metadata
+from edgekd.export.torch_to_onnx import simplify
 from edgekd.progress import Progress, silent
-from edgekd.quantize.overrides import fixed_overrides, tied_overrides
+from edgekd.qgraph.rounding import Grid, grid_of
+from edgekd.quantize.equalize import correct_biases, equalize
+from edgekd.quantize.integers import with_integers
+from edgekd.quantize.layers import constant, layers_of
+from edgekd.quantize.mixed import layer_bits, report
+from edgekd.quantize.plot import sensitivity_svg
+from edgekd.quantize.qdq import SUPPORTED, quantize_model
+from edgekd.quantize.trained import Trained, trained_overrides
 from edgekd.recipe import QuantizeParams
 
 Floats = npt.NDArray[np.float32]
 
-# Operators that both ONNX Runtime's quantizer and the reader of QDQ models know.
-SUPPORTED = (
-    "Add",
-    "AveragePool",
-    "Clip",
-    "Concat",
-    "Conv",
-    "Flatten",
-    "Gemm",
-    "GlobalAveragePool",
-    "MatMul",
-    "MaxPool",
-    "Mul",
-    "Pad",
-    "ReduceMean",
-    "Relu",
-    "Reshape",
-    "Sigmoid",
-    "Softmax",
-    "Squeeze",
-    "Sub",
-    "Tanh",
-    "Unsqueeze",
-)
 MIN_CALIBRATION_SAMPLES = 10
 MIN_OPSET = 13
 
 
 def quantize_onnx(
-    model: bytes, calibration: Floats, params: QuantizeParams, out: Path, *, progress: Progress = silent
+    model: bytes,
+    calibration: Floats,
+    params: QuantizeParams,
+    out: Path,
+    *,
+    progress: Progress = silent,
+    trained: Trained | None = None,
+    bits: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Stage: write `int8.onnx`, the QDQ form of the float ONNX `model`, into `out`.
 
-    calibration: float32 [N, ...] in the model's layout, from the calibration split and no other. Returns
-    sizes and counts. Raises ArtifactError (broken model, unusable calibration) or UnsupportedOpError
-    (an operator, or a dynamic shape).
+    calibration: float32 [N, ...] in the model's layout, from the calibration split and no other. trained:
+    scales of a student trained with the quantizer, in place of measured ones. bits: of each layer's weights,
+    as `find_bits` gave them; absent: found here. Returns sizes and counts. Raises ArtifactError (broken
+    model, unusable calibration), UnsupportedOpError (an operator, or a dynamic shape), ConfigError (an
+    unknown layer) or BudgetError (weights that no choice of bits makes small enough).
     """
     progress("quantize", 0, 2)
+    floating = checked(model, calibration)
+    progress("quantize", 1, 2)
+    metrics: dict[str, Any] = {}
+    if trained is None and not params.refined:
+        quantized = quantize_model(floating, calibration, params)
+        data: bytes = quantized.SerializeToString(deterministic=True)
+    else:
+        if params.equalize:
+            metrics["equalized_pairs"] = equalize(floating)
+        bits = find_bits(floating, calibration, params, out) if bits is None else bits
+        grids = trained.grids if trained else _grids(floating, bits, params)
+        if params.bias_correction:
+            correct_biases(floating, grids, calibration)
+        given = trained_overrides(floating, trained) if trained else {}
+        quantized = quantize_model(floating, calibration, params, given)
+        data = with_integers(quantized, floating, grids, params.bias_guard)
+        metrics["bits"] = dict(bits)
+    (out / "int8.onnx").write_bytes(data)
+    progress("quantize", 2, 2)
+    sizes = {"model_bytes": len(data), "float_bytes": len(model), "calibration_samples": len(calibration)}
+    return sizes | metrics
+
+
+def checked(model: bytes, calibration: Floats) -> Any:
+    """The simplified onnx.ModelProto of a float `model` that can be quantized with these samples.
+
+    Raises what `quantize_onnx` does for a model or samples that cannot.
+    """
     floating = _load(model)
     check_supported(floating)
     check_calibration(floating, calibration)
-    progress("quantize", 1, 2)
-    quantized = quantize_model(floating, calibration, params)
-    data: bytes = quantized.SerializeToString(deterministic=True)
-    (out / "int8.onnx").write_bytes(data)
-    progress("quantize", 2, 2)
-    return {"model_bytes": len(data), "float_bytes": len(model), "calibration_samples": len(calibration)}
+    return floating
+
+
+def find_bits(model: Any, calibration: Floats, params: QuantizeParams, out: Path) -> dict[str, int]:
+    """Bits of each layer's weights; `sensitivity.json` and `.svg` in `out` where a budget decides them."""
+    bits, rows = layer_bits(model, calibration, params)
+    if rows:
+        text = json.dumps(report(rows, bits), indent=1) + "\n"
+        (out / "sensitivity.json").write_text(text, "utf-8")
+        (out / "sensitivity.svg").write_text(sensitivity_svg(rows, bits), "utf-8")
+    return bits
+
+
+def _grids(model: Any, bits: Mapping[str, int], params: QuantizeParams) -> dict[str, Grid]:
+    """The grid of each layer's weights, by their name."""
+    found = {}
+    for layer in layers_of(model):
+        weights = constant(model, layer.weights)
+        axis = layer.axis if layer.per_channel else None
+        found[layer.weights] = grid_of(weights, bits[layer.name], axis, params.scale_floor)
+    return found
 
 
 def check_supported(model: Any) -> None:
@@ -121,53 +154,6 @@ def check_calibration(model: Any, calibration: Floats) -> None:
         raise ArtifactError(
             "all calibration samples are equal, which gives no ranges; give different real samples"
         )
-
-
-def quantize_model(model: Any, calibration: Floats, params: QuantizeParams) -> Any:
-    """The QDQ onnx.ModelProto of a checked float onnx.ModelProto."""
-    fixed = fixed_overrides(model)
-    quantized = _run(model, calibration, params, fixed)
-    tied = tied_overrides(model, quantized)
-    if tied:
-        quantized = _run(model, calibration, params, fixed | tied)
-    strip_metadata(quantized)
-    return quantized
-
-
-def _run(model: Any, calibration: Floats, params: QuantizeParams, overrides: Mapping[str, Any]) -> Any:
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType
-    from onnxruntime.quantization.quantize import quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-        def __init__(self) -> None:
-            name = model.graph.input[0].name
-            self.rows = iter([{name: calibration[i : i + 1]} for i in range(len(calibration))])
-
-        def get_next(self) -> dict[str, Floats] | None:
-            return next(self.rows, None)
-
-    methods = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
-    options: dict[str, Any] = {"TensorQuantOverrides": dict(overrides), "ForceQuantizeNoInputCheck": True}
-    if params.ranges == "percentile":
-        options["CalibPercentile"] = params.percentile
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    with tempfile.TemporaryDirectory(prefix="edgekd-") as work, _quiet_log():
-        path = Path(work) / "int8.onnx"
-        quantize_static(
-            copy,
-            str(path),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=list(SUPPORTED),
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=methods[params.ranges],
-            extra_options=options,
-        )
-        return onnx.load(str(path))
 
 
 def _load(model: bytes) -> Any:
@@ -229,14 +215,3 @@ def _signature(node: Any, shapes: Mapping[str, tuple[int | None, ...]]) -> str:
         return ", ".join("x".join(str(e) for e in shapes.get(name, ("?",))) for name in names if name)
 
     return f"{show(node.input)} -> {show(node.output)}"
-
-
-@contextlib.contextmanager
-def _quiet_log() -> Iterator[None]:
-    """onnxruntime.quantization advises its own pre-processing on the root logger; ours has been done."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

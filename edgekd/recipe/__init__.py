@@ -261,11 +261,42 @@ class CompressParams:
 
 
 @dataclass(frozen=True)
-class QuantizeParams:
-    """How activation ranges are found on the calibration split."""
+class LayerBits:
+    """Bits of one layer's weights; layer: the weights' name in the float model without ".weight"."""
 
-    ranges: str = setting("minmax", choices=("minmax", "percentile"))
-    percentile: float = setting(99.99, unit="percent", minimum=50, maximum=100)  # read by "percentile" only
+    layer: str = setting()
+    bits: int = setting(4, unit="bits", minimum=2, maximum=8)
+
+
+@dataclass(frozen=True)
+class QuantizeParams:
+    """How a float model becomes integers: docs/methods/quantization.md has each key's formula.
+
+    ranges: how activations' ranges are found on the calibration split; percentile: read by "percentile" only.
+    method: ptq measures and rounds; qat trains the student with the quantizer in place, `epochs` from the
+    stored knowledge, from the ranges' extremes. weight_bits: of every layer, 8, 4 or 2; layer_bits: of single
+    ones; max_weight_bytes: layers get fewer bits until the weights fit (0: no limit). scale_floor: the least
+    scale of a channel, as a share of its layer's largest.
+    """
+
+    ranges: str = setting("minmax", choices=("minmax", "percentile", "entropy", "mse"))
+    percentile: float = setting(99.99, unit="percent", minimum=50, maximum=100)
+    method: str = setting("ptq", choices=("ptq", "qat"), later=True)
+    epochs: int = setting(20, minimum=1, maximum=10_000, later=True)
+    learning_rate: float = setting(0.002, minimum=1e-8, maximum=10, later=True)
+    weight_bits: int = setting(8, unit="bits", minimum=2, maximum=8, later=True)
+    layer_bits: tuple[LayerBits, ...] = setting((), later=True)
+    max_weight_bytes: int = setting(0, unit="bytes", minimum=0, later=True)
+    bias_correction: bool = setting(False, later=True)
+    equalize: bool = setting(False, later=True)
+    bias_guard: bool = setting(False, later=True)
+    scale_floor: float = setting(0.0, minimum=0, maximum=1, later=True)
+
+    @property
+    def refined(self) -> bool:
+        """Whether weights are rounded by more than their largest value at 8 bits."""
+        chosen = self.weight_bits != 8 or self.layer_bits or self.max_weight_bytes
+        return bool(chosen or self.bias_correction or self.equalize or self.bias_guard or self.scale_floor)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from edgekd.recipe import (
     SHARES_TOLERANCE,
     TEACHERS,
     CompressParams,
+    QuantizeParams,
     Recipe,
     TeacherParams,
 )
@@ -44,6 +45,7 @@ def check_together(recipe: Recipe, path: Path) -> None:
     if autoencoder or recipe.data.vectors:
         _check_autoencoder(recipe, path)
     _check_compress(recipe.compress, path)
+    _check_quantize(recipe.quantize, path)
 
 
 def _check_compress(params: CompressParams, path: Path) -> None:
@@ -88,6 +90,27 @@ _READ_BY = {
     "sparsity": "sparsify",
     "pattern": "sparsify",
 }
+
+
+def _check_quantize(params: QuantizeParams, path: Path) -> None:
+    """Bits that an index can have, each layer once, and no key that the method does not read."""
+    for where, bits in [
+        ("weight_bits", params.weight_bits),
+        *((f"layer_bits, {each.layer}", each.bits) for each in params.layer_bits),
+    ]:
+        if bits not in (2, 4, 8):
+            raise ConfigError(f"{path}: quantize.{where}: {bits} bits cannot be stored; take 2, 4 or 8")
+    layers = [each.layer for each in params.layer_bits]
+    if len(set(layers)) != len(layers):
+        raise ConfigError(f"{path}: quantize.layer_bits repeats a layer; name each once")
+    if params.max_weight_bytes and params.weight_bits != 8:
+        raise ConfigError(
+            f"{path}: quantize.max_weight_bytes chooses bits and weight_bits fixes them; leave one out"
+        )
+    unread = [name for name in ("bias_correction", "equalize", "scale_floor") if getattr(params, name)]
+    if params.method == "qat" and (unread or params.ranges != "minmax"):
+        key = unread[0] if unread else "ranges"
+        raise ConfigError(f'{path}: quantize.{key} is for method = "ptq"; leave it out')
 
 
 def _check_teacher(teacher: TeacherParams, where: str, path: Path) -> None:
