@@ -63,7 +63,7 @@ def best_range(values: Reals, counts: Reals, method: str, levels: int = 256) -> 
         high *= min(_SHARES, key=lambda share: cost(values, counts, low, high * share, levels))
     if low < 0:
         low *= min(_SHARES, key=lambda share: cost(values, counts, low * share, high, levels))
-    return low, high
+    return float(low), float(high)
 
 
 def observed_ranges(
