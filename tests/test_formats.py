@@ -9,6 +9,7 @@ import pytest
 
 from edgekd.errors import ArtifactError
 from edgekd.evaluate import evaluation, record
+from edgekd.quantize.mixed import report
 from edgekd.store import Origin, Store
 
 TEXT = (Path(__file__).resolve().parent.parent / "FORMATS.md").read_text("utf-8")
@@ -24,6 +25,10 @@ def described(title: str) -> set[str]:
 def test_the_bench_records_keys() -> None:
     assert described("Bench record (schema 1)") == {*record.KEYS, *record.OF_AUTOENCODERS}
     assert record.SCHEMA == 1
+
+
+def test_the_sensitivitys_keys() -> None:
+    assert described("Sensitivity (schema 1)") == set(report([], {}))
 
 
 def test_the_evaluations_keys() -> None:
