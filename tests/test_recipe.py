@@ -58,6 +58,7 @@ def test_an_earlier_directory_wins(tmp_path: Path) -> None:
             "compress.sparsity is 1.5; it must be from 0.01",
         ),
         ('[compress]\nmethods = ["prune"]\nkeep = 0\n', "compress.keep is 0.0; it must be from 0.01 to 1"),
+        ('[compress]\nmethods = ["prune"]\nprune_cost = "mac"\n', "'mac'; did you mean macs?"),
         ('[compress]\nmethods = ["lowrank"]\nkeep = 0.4\n', "compress.keep is read by prune, which"),
         ('[compress]\nmethods = ["lowrank"]\nrank_share = 0.6\n', "rank_share is read where rank_by is"),
         ('[compress]\nmethods = ["lowrank"]\nrank_by = "ram"\n', "compress.rank_by is 'ram'"),

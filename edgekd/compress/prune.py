@@ -9,9 +9,10 @@ and the result is checked against it.
 
 from __future__ import annotations
 
+import bisect
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,21 +43,25 @@ class _Group:
         return lower if lower >= floor else None
 
 
-def _macs(structure: Structure) -> float:
-    return structure.macs
+def plain_cost(unit: str) -> Callable[[Structure], float]:
+    """The cost of a structure that needs no device."""
+    return lambda structure: float(getattr(structure, unit))
 
 
-def prune(net: StudentNet, params: CompressParams, cost: Callable[[Structure], float] = _macs) -> StudentNet:
+def prune(
+    net: StudentNet, params: CompressParams, cost: Callable[[Structure], float] | None = None
+) -> StudentNet:
     """A narrower folded student, untuned, of at most `params.keep` times the cost.
 
-    cost: of a structure, in any unit, less for fewer channels. Raises BudgetError where a quarter of each
-    layer still costs more, UnsupportedOpError for a layer that the graph cannot follow.
+    cost: of a structure, in any unit, less for fewer channels; it is asked a few times. None: the
+    multiply-accumulates or the bytes of weights, as `params.prune_cost` says. Raises BudgetError where a
+    quarter of each layer still costs more, UnsupportedOpError for a layer that the graph cannot follow.
     """
     _check_followable(net.structure)
     narrow = copy.deepcopy(net)
     graph = _dependencies(narrow)
     groups = _groups(graph, narrow)
-    kept = _widths(net.structure, groups, params.keep, cost)
+    kept = _widths(net.structure, groups, params.keep, cost or plain_cost(params.prune_cost))
     for group, count in zip(groups, kept, strict=True):
         _remove(graph, _module(narrow.layers[group.layers[0]]), group.order[: len(group.order) - count])
     outputs = _outputs(net.structure, groups, kept)
@@ -149,32 +154,54 @@ def _outputs(structure: Structure, groups: Sequence[_Group], kept: Sequence[int]
 def _widths(
     structure: Structure, groups: Sequence[_Group], keep: float, cost: Callable[[Structure], float]
 ) -> list[int]:
-    """How many channels of each group stay: steps of four go, each time the one of least loss for the cost
-    that it saves, until the target is met.
+    """How many channels of each group stay: as many steps of `_path` as the target takes.
+
+    Each step costs less than the one before, so the last of them is found by halving: a device's cost
+    takes a while to tell.
+    """
+
+    def share(steps: int) -> float:
+        return cost(narrowed(structure, _outputs(structure, groups, path[steps]))) / whole
+
+    path, whole = _path(structure, groups), cost(structure)
+    limit = keep * (1 + 1e-9)  # a share that was computed from whole channels is met
+    if share(len(path) - 1) > limit:
+        raise BudgetError(
+            f"compress.keep asks for {keep:g} of the cost, and a quarter of each layer's channels, in "
+            f"multiples of four, still costs {share(len(path) - 1):.3f}; ask for more, or take a smaller "
+            "student"
+        )
+    return path[bisect.bisect_left(range(len(path)), True, key=lambda steps: share(steps) <= limit)]
+
+
+def _path(structure: Structure, groups: Sequence[_Group]) -> list[list[int]]:
+    """The groups' channels from all of them down to the floor: each time the step of four of least loss for
+    the multiply-accumulates that it saves.
 
     loss: importance of what goes over that of what was left in its group (as LAMP has it: Lee et al. 2021,
     arXiv 2010.07611), so that the last channels of a group are dearer than its first.
     """
-    kept = [len(group.order) for group in groups]
-    whole = now = cost(structure)
-    while now > keep * whole * (1 + 1e-9):  # a share that was computed from whole channels is met
-        steps = []
-        for index, group in enumerate(groups):
-            after = group.kept_next(kept[index])
-            if after is not None:
-                trial = [*kept[:index], after, *kept[index + 1 :]]
-                then = cost(narrowed(structure, _outputs(structure, groups, trial)))
-                gone = len(group.order) - kept[index], len(group.order) - after
-                left = max(sum(group.importance[gone[0] :]), 1e-30)
-                lost = sum(group.importance[gone[0] : gone[1]]) / left
-                steps.append((lost / max(now - then, 1e-9), index, after, then))
-        if not steps:
-            raise BudgetError(
-                f"compress.keep asks for {keep:g} of the cost, and a quarter of each layer's channels, in "
-                f"multiples of four, still costs {now / whole:.3f}; ask for more, or take a smaller student"
-            )
-        _, index, kept[index], now = min(steps)
-    return kept
+    path = [[len(group.order) for group in groups]]
+    while steps := list(_steps(structure, groups, path[-1])):
+        _, index, after = min(steps)
+        path.append([*path[-1][:index], after, *path[-1][index + 1 :]])
+    return path
+
+
+def _steps(
+    structure: Structure, groups: Sequence[_Group], kept: list[int]
+) -> Iterator[tuple[float, int, int]]:
+    """(loss for a multiply-accumulate saved, group, its channels afterwards) of each step that there is."""
+    now = narrowed(structure, _outputs(structure, groups, kept)).macs
+    for index, group in enumerate(groups):
+        after = group.kept_next(kept[index])
+        if after is not None:
+            trial = [*kept[:index], after, *kept[index + 1 :]]
+            saved = now - narrowed(structure, _outputs(structure, groups, trial)).macs
+            whole = len(group.order)
+            left = max(sum(group.importance[whole - kept[index] :]), 1e-30)
+            lost = sum(group.importance[whole - kept[index] : whole - after]) / left
+            yield lost / saved, index, after
 
 
 def _up(count: int) -> int:

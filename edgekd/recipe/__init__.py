@@ -244,8 +244,8 @@ class CompressParams:
 
     lowrank: energy is the share of the squared singular values kept; rank_by "weight_bytes" or "macs" chooses
     all ranks together, so that rank_share of the whole network's are left; lowrank_layers "all" splits k x k
-    convolutions, too. prune: keep is the share of the multiply-accumulates left. sparsify: sparsity is the
-    share of each layer's weights set to zero; "2:4" takes two of every four.
+    convolutions, too. prune: keep is the share of prune_cost left. sparsify: sparsity is the share of
+    each layer's weights set to zero; "2:4" takes two of every four.
     """
 
     methods: tuple[str, ...] = setting((), choices=METHODS)
@@ -256,6 +256,7 @@ class CompressParams:
     rank_by: str = setting("energy", choices=("energy", "weight_bytes", "macs"), later=True)
     rank_share: float = setting(0.75, minimum=0.01, maximum=1, later=True)
     keep: float = setting(0.5, minimum=0.01, maximum=1, later=True)
+    prune_cost: str = setting("macs", choices=("macs", "weight_bytes"), later=True)
     sparsity: float = setting(0.5, minimum=0.01, maximum=0.99, later=True)
     pattern: str = setting("unstructured", choices=("unstructured", "2:4"), later=True)
 

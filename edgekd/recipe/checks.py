@@ -87,6 +87,7 @@ _READ_BY = {
     "rank_by": "lowrank",
     "rank_share": "lowrank",
     "keep": "prune",
+    "prune_cost": "prune",
     "sparsity": "sparsify",
     "pattern": "sparsify",
 }

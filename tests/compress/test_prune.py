@@ -84,9 +84,11 @@ def test_a_weight_that_matters_keeps_its_channel() -> None:
 def test_the_cost_is_whatever_is_given() -> None:
     net = student("resnet")
     params = CompressParams(keep=0.6)
-    by_bytes = prune(net, params, lambda structure: structure.weight_bytes)
+    by_bytes = prune(net, dataclasses.replace(params, prune_cost="weight_bytes"))
     assert 0.45 < by_bytes.structure.weight_bytes / net.structure.weight_bytes <= 0.6
     assert outputs(by_bytes) != outputs(prune(net, params))
+    by_layers = prune(net, params, lambda structure: sum(layer.outputs for layer in structure.layers))
+    assert 0.5 < sum(outputs(by_layers)) / sum(outputs(net)) <= 0.6
 
 
 def test_pruning_twice_gives_the_same_bytes() -> None:
