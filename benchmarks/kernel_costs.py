@@ -62,7 +62,7 @@ VIEWS = (
 )
 STEPS_A_CHAIN = 9
 LEAST = 1e-3  # of a class a feature: less is noise of the fit
-PREFERRED = ("winograd", "pairs", "planes", "dense", "sum", "average")
+PREFERRED = ("winograd", "pairs", "planes", "dense", "sum", "average", "residual")
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,9 @@ def _dsp_layers(b: Builder, x: int) -> Iterator[int]:
         y = _positive(b, b.conv(y, outputs, (3, 3), stride=(stride, stride)))
     z = b.binary("ADD", y, _positive(b, b.conv(y, 16, (1, 1))))
     yield z
+    for kernel in ((3, 3), (1, 1)):  # both operands end there: one op
+        other = _positive(b, b.conv(y, 16, (1, 1)))
+        yield b.binary("ADD", _positive(b, b.conv(y, 16, kernel)), other)
     for outputs in (8, 10, 48):
         yield b.dense(b.reshape(y, (1, b.tensors[y].elements)), outputs)
 

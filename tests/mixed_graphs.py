@@ -67,8 +67,10 @@ def _square(b: Builder, x: int) -> int:
 
 def _residual(b: Builder, x: int) -> int:
     kind = "ADD" if (b.rng.random() < 0.7) else "SUB"
-    x = _low(b, b.conv(x, _whole(b), (1, 1)))
-    return _low(b, b.binary(kind, x, _low(b, b.conv(x, b.shape(x)[3], (1, 1)))))
+    x = y = _low(b, b.conv(x, _whole(b), (1, 1)))
+    if b.rng.random() < 0.6:  # two convolutions behind each other: the sum may join the second one
+        y = _low(b, b.conv(y, _whole(b), ((3, 3), (1, 1))[int(b.rng.integers(0, 2))]))
+    return _low(b, b.binary(kind, x, _low(b, b.conv(y, b.shape(x)[3], (1, 1)))))
 
 
 def _deep(b: Builder, x: int) -> int:

@@ -21,6 +21,7 @@ from edgekd.mcu.options import Options, options_for
 from edgekd.qgraph.edges import strip_float_edges
 from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.loader import load_graph
+from edgekd.qgraph.residual import KIND as RESIDUAL
 from edgekd.qgraph.survey import SurveyedOp, survey_graph, survey_tflite
 from edgekd.target import Memory, Target
 
@@ -64,7 +65,7 @@ def check(graph: QGraph, targets: Sequence[Target], kind: str, optimize: str = "
     answer = _answer(graph.name, ops, [], (), kind)
     macs = Counter[str]()
     for layer in (models[0] if models else generate(stripped)).layers:
-        macs[layer.op] += layer.macs
+        macs["CONV_2D" if layer.op == RESIDUAL else layer.op] += layer.macs
     answer["ops"] = [row | {"macs": macs[row["op"]]} for row in answer["ops"]]
     answer["passes"] = list(dict.fromkeys(line for model in models for line in model.passes))
     answer["peak"] = peak_layer(stripped)
@@ -142,7 +143,7 @@ def peak_layer(graph: QGraph) -> dict[str, Any]:
 
 def weights_of_layers(graph: QGraph, generated: Mapping[str, GeneratedModel]) -> list[dict[str, Any]]:
     """How many bits the weights of each linear layer have, in the model and in each family's C."""
-    stored = {family: _stored_bits(model) for family, model in generated.items()}
+    stored = {family: _stored_bits(graph, model) for family, model in generated.items()}
     rows = []
     for op in graph.ops:
         if op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
@@ -158,7 +159,7 @@ def weights_of_layers(graph: QGraph, generated: Mapping[str, GeneratedModel]) ->
     return rows
 
 
-def _stored_bits(model: GeneratedModel) -> dict[int, int]:
+def _stored_bits(graph: QGraph, model: GeneratedModel) -> dict[int, int]:
     """Output tensor of each op -> bits of a weight in flash; passes keep the tensors' numbers."""
     names = {array.name for array in model.weights.arrays}
     found = {}
@@ -166,6 +167,10 @@ def _stored_bits(model: GeneratedModel) -> dict[int, int]:
         encoding = model.graph.tensors[op.inputs[1]].encoding if len(op.inputs) > 1 else None
         is_packed = encoding is not None and f"model_weights_{index:02d}_table" in names
         found[op.outputs[0]] = encoding.stored_bits if encoding and is_packed else 8
+    together = {op.outputs[0] for op in model.graph.ops if op.kind == RESIDUAL}
+    for op in graph.ops:  # what such an op adds up: its convolution's weights are not packed
+        if op.outputs[0] in together:
+            found |= {i: 8 for i in op.inputs if i not in found}
     return found
 
 

@@ -18,6 +18,7 @@ from edgekd.mcu.plan import plan
 from edgekd.mcu.sizes import Part, Sizes, sizes_of
 from edgekd.mcu.work import Work
 from edgekd.qgraph.ir import QGraph
+from edgekd.qgraph.residual import KIND as RESIDUAL
 from edgekd.target import CostModel
 
 # What a byte of flash is worth, as a share of the fastest choice's cycles: with "speed" a kilobyte of code
@@ -83,7 +84,8 @@ def candidates_of(graph: QGraph, family: str, options: Options) -> dict[int, tup
         in_planes = found is not None and not found.planes.isdisjoint(
             (*graph.ops[index].inputs, *graph.ops[index].outputs)
         )
-        every[index] = own if in_planes else (*own, portable(graph, index, options))
+        together = graph.ops[index].kind == RESIDUAL  # only the family runs it
+        every[index] = own if in_planes or together else (*own, portable(graph, index, options))
     return every
 
 

@@ -23,6 +23,7 @@ from edgekd.mcu.dsp import assembly
 from edgekd.mcu.library import Library
 from edgekd.mcu.options import Options
 from edgekd.mcu.plan import Plan, plan
+from edgekd.mcu.residuals import fused_residuals
 from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.passes import optimize
 from edgekd.qgraph.passes.rewrite import plural
@@ -133,6 +134,10 @@ def generate(graph: QGraph, family: str = "portable", options: Options | None = 
         # The DSP leaves clamp to the whole of int8 for nothing, and to less not at all.
         graph, passes = optimize(graph, CHANNEL_MULTIPLE, clamps_are_free=family != "dsp")
     chosen = choose(graph, family, options)
+    together = fused_residuals(graph, chosen, options)
+    if together.changed:
+        graph, passes = together.graph, (*passes, together.report)
+        chosen = choose(graph, family, options)
     emissions = {index: found.best.emission for index, found in chosen.items()}
     kernels = {kernel.name: kernel for e in emissions.values() for kernel in e.assembly}
     where = plan(graph, {index: e.scratch_bytes for index, e in emissions.items()})
@@ -157,12 +162,12 @@ def generate(graph: QGraph, family: str = "portable", options: Options | None = 
 
 
 def without_idle_copies(emissions: dict[int, Emission], where: Plan) -> tuple[dict[int, Emission], int]:
-    """Without copies of bytes onto themselves, and how many those were: operands of a CONCATENATION that
-    lie in its output already."""
+    """Without copies of bytes onto themselves, and how many of those were a CONCATENATION's: operands that
+    lie in its output already. (A kernel with a struct that works in place has such a copy in front.)"""
     kept, idle = {}, 0
     for index, emission in emissions.items():
         calls = tuple(call for call in emission.calls if not _is_idle(call, where))
-        idle += len(emission.calls) - len(calls)
+        idle += 0 if emission.struct else len(emission.calls) - len(calls)
         if calls or not emission.calls:
             kept[index] = replace(emission, calls=calls)
     return kept, idle

@@ -24,6 +24,7 @@ class Options:
     compiler: "clang" or "gcc": whose figures of the kernels in C are used.
     library: names, labels, self-test, updates.
     prefer: beginnings of kernels' names; one that begins so is taken wherever it can run, whatever it costs.
+        "residual" fuses every ADD that can be with the convolution in front.
     Raises ConfigError for a mode that does not exist.
     """
 

@@ -16,6 +16,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from edgekd.qgraph import residual
 from edgekd.qgraph.ir import Op, QGraph
 from edgekd.qgraph.ops import TABLE_OPS
 
@@ -212,6 +213,8 @@ def _merge(graph: QGraph, joined: frozenset[int]) -> dict[int, _Home]:
             _join(graph, op, homes)
         for source in _may_overwrite(graph, op):
             family = [] if source not in homes else _family(homes, source)
+            if op.kind == residual.KIND and op.inputs[0] in family:
+                continue  # a window's pixels may not change under it
             # Every tensor that already shares the bytes must be dead behind this step.
             if family and (op.kind == "RESHAPE" or all(last[i] <= step for i in family)):
                 homes[op.outputs[0]] = homes[source]
@@ -246,6 +249,8 @@ def _may_overwrite(graph: QGraph, op: Op) -> list[int]:
     """The inputs whose bytes the output may take: same number of bytes, read element by element."""
     if op.kind == "RESHAPE":
         return [op.inputs[0]]
+    if op.kind == residual.KIND:
+        return [op.inputs[residual.OTHER]]
     if op.kind not in IN_PLACE:
         return []
     wanted = graph.tensors[op.outputs[0]]

@@ -3,9 +3,9 @@
 Attributes carry TFLite's meaning. `activation` is "NONE", "RELU" or "RELU6"; `padding` is "SAME" or
 "VALID" (TensorFlow's rule: SAME puts the odd pixel at the bottom and right).
 
-Three forms come from passes alone, and no file holds them: the op TABLE; the padding "EXPLICIT", with the
-further attribute `pads` (top, bottom, left, right: pixels of the input's zero point); and the activation
-"CLAMP lowest highest" in the output's integers.
+Four forms come from passes alone, and no file holds them: the ops TABLE and CONV_2D_ADD (residual.py); the
+padding "EXPLICIT", with the further attribute `pads` (top, bottom, left, right: pixels of the input's zero
+point); and the activation "CLAMP lowest highest" in the output's integers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,17 @@ OPS: dict[str, tuple[str, ...]] = {
     "AVERAGE_POOL_2D": ("padding", "stride_h", "stride_w", "filter_h", "filter_w", "activation"),
     "CONCATENATION": ("axis", "activation"),
     "CONV_2D": ("padding", "stride_h", "stride_w", "dilation_h", "dilation_w", "activation"),
+    "CONV_2D_ADD": (
+        "padding",
+        "stride_h",
+        "stride_w",
+        "dilation_h",
+        "dilation_w",
+        "activation",
+        "between_scale",
+        "between_zero_point",
+        "sum_activation",
+    ),
     "DEPTHWISE_CONV_2D": (
         "padding",
         "stride_h",

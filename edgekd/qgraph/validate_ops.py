@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekd.errors import UnsupportedOpError
-from edgekd.qgraph import arithmetic, requantize
+from edgekd.qgraph import arithmetic, requantize, residual
 from edgekd.qgraph.ir import Op, QGraph, Tensor
 from edgekd.qgraph.ops import EXPLICIT, OPS, paddings
 
@@ -29,6 +29,7 @@ class _Case:
 
     def __init__(self, graph: QGraph, index: int) -> None:
         self.graph = graph
+        self.index = index
         self.op: Op = graph.ops[index]
         self.kind = self.op.kind
         self.inputs = [graph.tensors[i] for i in self.op.inputs if i != -1]
@@ -64,7 +65,7 @@ def check_op(graph: QGraph, index: int) -> None:
     given = len(case.op.inputs)
     case.require(fewest <= given <= most, f"has {given} inputs, not {fewest} to {most}")
     absent = [i for i, position in enumerate(case.op.inputs) if position == -1]
-    case.require(not absent or (absent == [2] and rule in (_convolution, _fully_connected)), "lacks an input")
+    case.require(not absent or (absent == [2] and rule in _WITH_BIAS), "lacks an input")
     _check_attributes(case)
     _check_encodings(case)
     if kind not in ("QUANTIZE", "DEQUANTIZE", "TABLE"):
@@ -84,7 +85,7 @@ def _check_attributes(case: _Case) -> None:
             case.require(isinstance(value, bool), f"keep_dims is {value!r}, not true or false")
         elif name == "beta":
             case.require(isinstance(value, float) and 0 < value < 1e6, f"beta is {value!r}, not above 0")
-        elif name != "axis":
+        elif name not in ("axis", *residual.OWN):
             extent = case.number(name)
             case.require(1 <= extent <= _MAX_WINDOW, f"{name} is {extent}, not 1 to {_MAX_WINDOW}")
     if case.op.attrs.get("activation") == "RELU6" or case.kind == "RELU6":
@@ -186,6 +187,19 @@ def _convolution(case: _Case) -> None:
         )
     _check_weights(case, weights, 3 if depthwise else 0, channels)
     _check_output_shape(case, (1, *_windows(case, weights.shape[1], weights.shape[2]), channels))
+
+
+def _residual(case: _Case) -> None:
+    """The rules of both ops that it stands for."""
+    scale, zero_point = case.op.attrs["between_scale"], case.op.attrs["between_zero_point"]
+    case.require(
+        isinstance(scale, float) and bool(0 < np.float32(scale) < np.inf),
+        f"between_scale is {scale!r}, not a positive number",
+    )
+    case.require(type(zero_point) is int and -128 <= zero_point <= 127, f"zero point {zero_point!r} between")
+    apart = residual.unfused(case.graph, case.index)
+    check_op(apart, case.index)
+    check_op(apart, case.index + 1)
 
 
 def _fully_connected(case: _Case) -> None:
@@ -389,6 +403,7 @@ _RULES: dict[str, tuple[int, int, Callable[[_Case], None]]] = {
     "AVERAGE_POOL_2D": (1, 1, _pool),
     "CONCATENATION": (1, _MAX_CONCATENATED, _concatenation),
     "CONV_2D": (2, 3, _convolution),
+    "CONV_2D_ADD": (4, 4, _residual),
     "DEPTHWISE_CONV_2D": (2, 3, _convolution),
     "DEQUANTIZE": (1, 1, _dequantize),
     "FULLY_CONNECTED": (2, 3, _fully_connected),
@@ -406,3 +421,5 @@ _RULES: dict[str, tuple[int, int, Callable[[_Case], None]]] = {
     "TABLE": (2, 2, _table),
     "TANH": (1, 1, _gate),
 }
+
+_WITH_BIAS = (_convolution, _fully_connected, _residual)  # input 2 may be absent

@@ -88,7 +88,9 @@ WINOGRAD = {
     "k_dsp_winograd_strip_s8": Fault("k_ssub16(d[2], d[1])", "k_sadd16(d[2], d[1])"),
     "k_dsp_winograd_tiles_s8": Fault("k_sadd16(t[2], t[4])", "k_ssub16(t[2], t[4])"),
 }
-EVERY = PORTABLE | DSP | WINOGRAD | {kernel: fault for kernel, (_, _, fault) in PACKED.items()}
+# The convolution with a sum behind each block: tests/mcu/test_residual.py.
+RESIDUAL = {"k_dsp_residual_s8": Fault("y += layer->skip_bytes", "y += 0")}
+EVERY = PORTABLE | DSP | WINOGRAD | RESIDUAL | {kernel: fault for kernel, (_, _, fault) in PACKED.items()}
 CALLED_BY = {"k_gemm_s8": ("k_conv_2d_s8",), "k_unpack_s8": ("k_conv_2d_packed_s8", "k_gemm_packed_s8")}
 NO_KERNELS = {"k_weights"}  # the checksum of the weights
 

@@ -402,7 +402,7 @@ def test_a_kernel_names_its_twin() -> None:
 LIMITS = {
     "ad01_int8": (0.27, 3_400, 8_000),
     "kws_ref_model": (2.6, 24_000, 14_000),
-    "pretrainedResnet_quant": (11.6, 56_000, 16_000),
+    "pretrainedResnet_quant": (11.6, 40_000, 16_000),
     "vww_96_int8": (4.6, 60_000, 18_000),
 }
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from edgekd.mcu.candidate import Candidate, Layout, Plan
 from edgekd.mcu.codegen_case import Case
-from edgekd.mcu.dsp import add, average, conv, dense, depthwise, winograd
+from edgekd.mcu.dsp import add, average, conv, dense, depthwise, residual, winograd
 from edgekd.qgraph.ir import QGraph
+from edgekd.qgraph.residual import KIND as RESIDUAL
+from edgekd.qgraph.residual import OTHER
 
 _PLAIN_SHARE = 20  # a plain layer is at most one part in so many of all multiply-accumulates
 
@@ -26,6 +28,7 @@ PLANNERS: dict[str, Planners] = {
     "ADD": (add.plan,),
     "AVERAGE_POOL_2D": (average.plan,),
     "CONV_2D": (winograd.plan, conv.plan),
+    RESIDUAL: (residual.plan,),
     "DEPTHWISE_CONV_2D": (depthwise.plan,),
     "FULLY_CONNECTED": (dense.plan,),
     "SUB": (add.plan,),
@@ -75,9 +78,14 @@ def _agree(plans: Plans) -> dict[int, int]:
     """The shift of each plan (by its id): as few different ones as can be within one kind of kernel."""
     every = [plan for found in plans.values() for plan in found]
     shifts: dict[int, int] = {}
-    for kind in {type(plan): None for plan in every}:
-        shifts |= choose_shifts({id(plan): plan.proofs for plan in every if type(plan) is kind})
+    for kind in {_rounds_as(plan): None for plan in every}:
+        shifts |= choose_shifts({id(plan): plan.proofs for plan in every if _rounds_as(plan) is kind})
     return shifts
+
+
+def _rounds_as(plan: Plan) -> type:
+    """The kind of kernel whose leaves the plan's rounding is in."""
+    return type(plan.conv) if isinstance(plan, residual.Plan) else type(plan)
 
 
 def _layout(graph: QGraph, index: int, planes: set[int]) -> Layout:
@@ -88,7 +96,7 @@ def _layout(graph: QGraph, index: int, planes: set[int]) -> Layout:
 def _macs(graph: QGraph, index: int) -> int:
     """Multiply-accumulates of a linear op, 0 of others."""
     op = graph.ops[index]
-    if op.kind not in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+    if op.kind not in ("CONV_2D", RESIDUAL, "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
         return 0
     weights, y = graph.tensors[op.inputs[1]], graph.tensors[op.outputs[0]]
     return y.elements * weights.elements // y.shape[-1]
@@ -131,6 +139,8 @@ def _may_be_planes(graph: QGraph, tensor: int, plans: Plans) -> bool:
     """Whether its writer and all its readers have a kernel that takes planes."""
     for index, op in enumerate(graph.ops):
         found = plans.get(index, ())
+        if op.kind == RESIDUAL and tensor == op.inputs[OTHER]:
+            return False  # the sum takes it as it gives its output
         if tensor in op.outputs and not _takes_some(found, [Layout(x, True) for x in (False, True)]):
             return False
         if tensor in op.inputs and not _takes_some(found, [Layout(True, y) for y in (False, True)]):

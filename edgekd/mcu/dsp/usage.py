@@ -101,6 +101,19 @@ def packed_weights(seen: Seen) -> Usage:
     return Usage({"calls": 1}, look_up, tuple((name, driver(part)) for part in parts))
 
 
+def residual(seen: Seen) -> Usage:
+    """The convolution's driver, and behind each block the sum's leaf; the last one may be of fewer pixels."""
+    name, plain = str(seen.fields["run"]), seen.inner("conv", multiply=seen.fields["multiply"])
+    pixels = plain.number("pixels")
+    whole, fresh = divmod(pixels, BLOCK_PIXELS)
+    leaf = seen.leaf("add")
+    sums = leaf.once({"four": seen.inner("sum").number("elements") // 4}) * whole
+    if fresh:
+        sums += leaf.once({"four": seen.inner("last").number("elements") // 4})
+    driver = {"k_dsp_conv_s8": conv, "k_dsp_pointwise_s8": pointwise}[name]
+    return Usage({"calls": 1, "blocks": whole + (fresh > 0)}, sums, ((name, driver(plain)),))
+
+
 def average(seen: Seen) -> Usage:
     groups = seen.number("channels") // 4
     once = seen.leaf("leaf").once({"pixel": seen.number("pixels")})
@@ -185,5 +198,6 @@ USAGE: dict[str, Callable[[Seen], Usage]] = {
     "k_dsp_depthwise_s8": depthwise_planes,
     "k_dsp_packed_s8": packed_weights,
     "k_dsp_pointwise_s8": pointwise,
+    "k_dsp_residual_s8": residual,
     "k_dsp_winograd_s8": winograd,
 }

@@ -22,6 +22,7 @@ KERNELS: dict[str, Callable[[QGraph, Op, list[Array]], Array]] = {
     "AVERAGE_POOL_2D": pool.average_pool,
     "CONCATENATION": shape.concatenation,
     "CONV_2D": linear.conv_2d,
+    "CONV_2D_ADD": linear.conv_2d_add,
     "DEPTHWISE_CONV_2D": linear.depthwise_conv_2d,
     "DEQUANTIZE": elementwise.dequantize,
     "FULLY_CONNECTED": linear.fully_connected,
@@ -112,7 +113,7 @@ def _samples_per_piece(graph: QGraph) -> int:
     largest = 1
     for op in graph.ops:
         elements = graph.tensors[op.outputs[0]].elements
-        if op.kind == "CONV_2D":
+        if op.kind in ("CONV_2D", "CONV_2D_ADD"):
             weights = graph.tensors[op.inputs[1]]
             elements = elements // weights.shape[0] * (weights.elements // weights.shape[0])
         largest = max(largest, elements, *(graph.tensors[i].elements for i in op.inputs[:1]))

@@ -5,10 +5,13 @@ Sums run in float64: every product and every partial sum is an integer far below
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from edgekd.qgraph import arithmetic, requantize
+from edgekd.qgraph import arithmetic, requantize, residual
 from edgekd.qgraph.ir import Op, QGraph
+from edgekd.qgraph.reference.elementwise import add_or_sub
 from edgekd.qgraph.reference.values import Array, attribute, finish, padded, tap, tensors
 
 
@@ -22,6 +25,13 @@ def conv_2d(graph: QGraph, op: Op, values: list[Array]) -> Array:
     patches = taps[0] if len(taps) == 1 else np.concatenate(taps, axis=3)
     sums = patches.reshape(-1, patches.shape[3]) @ _flat(values[1], channels).T
     return _requantize(graph, op, sums.reshape(len(image), *output.shape[1:]), values)
+
+
+def conv_2d_add(graph: QGraph, op: Op, values: list[Array]) -> Array:
+    """x, weights, bias or absent as for conv_2d, then [N, OH, OW, O] to add -> [N, OH, OW, O]."""
+    apart = residual.unfused(replace(graph, ops=(op,)), 0)
+    conv, add = apart.ops
+    return add_or_sub(apart, add, [conv_2d(apart, conv, values[:-1]), values[-1]])
 
 
 def depthwise_conv_2d(graph: QGraph, op: Op, values: list[Array]) -> Array:
