@@ -128,7 +128,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "export",
-            version=12,
+            version=13,
             inputs=shipping.export_inputs,
             params=shipping.export_params,
             run=shipping.run_export,
