@@ -60,6 +60,11 @@ class Table:
         self._position = position
         self._vtable = position - int(reader.unpack("<i", position))
         self._vtable_bytes = int(reader.unpack("<H", self._vtable))
+        if self._vtable_bytes % 2:  # readers would not agree on which field is the last
+            raise ArtifactError(
+                f"{reader.name} is damaged: a table of {self._vtable_bytes} bytes lists its fields by two; "
+                "get the file again"
+            )
 
     def number(self, slot: int, code: str, default: int | float = 0) -> int | float:
         """A scalar field; `code` is struct's letter (b, B, i, I, f, q, Q, ?)."""

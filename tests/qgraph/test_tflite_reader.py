@@ -125,6 +125,17 @@ def test_a_small_file_that_describes_a_huge_tree_is_refused_soon() -> None:
     assert time.monotonic() - started < 10
 
 
+def test_a_table_of_an_odd_number_of_bytes_is_refused() -> None:
+    """TFLite Micro, which checks nothing, would read a field behind it that others take for absent."""
+    root = int.from_bytes(FILE[:4], "little")
+    vtable = root - int.from_bytes(FILE[root : root + 4], "little", signed=True)
+    broken = bytearray(FILE)
+    broken[vtable] -= 1
+    with pytest.raises(ArtifactError, match="lists its fields by two") as caught:
+        read_tflite(bytes(broken), "odd.tflite")
+    assert is_one_sentence(caught.value)
+
+
 def changed(change: Callable[[Any], None], data: bytes = FILE) -> bytes:
     """The file with its object tree changed."""
     model = schema.ModelT.InitFromPackedBuf(data, 0)
