@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from edgekd.recipe import load_recipe  # noqa: E402
 
-SUITE, MIRROR = "trixie", "http://deb.debian.org/debian"
+SUITE = "trixie"  # from the mirror that mmdebstrap takes by itself
 PACKAGES = "python3,python3-venv,ca-certificates"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 LIBRARIES = ("torch", "numpy", "safetensors", "scikit-learn", "pillow", "filelock")
@@ -96,7 +96,7 @@ def measured(given: argparse.Namespace) -> None:
 def build(image: Path) -> None:
     """The image: a minimal Debian, and the libraries that training needs."""
     options = ["--variant=apt", "--mode=root", f"--keyring={KEYRING}", f"--include={PACKAGES}"]
-    subprocess.run(["mmdebstrap", *options, SUITE, str(image), MIRROR], check=True)
+    subprocess.run(["mmdebstrap", *options, SUITE, str(image)], check=True)
     for name in ("etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"):
         shutil.copyfile(Path("/") / name, image / name)
     shutil.copyfile(ROOT / "requirements/lock.txt", image / "srv/lock.txt")
