@@ -26,7 +26,7 @@ from benchmarks.soaks.places import RESULTS, ROOT
 
 SOAKS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {
     "agreement": (agreement, 1000),
-    "graphs": (graphs, 500),
+    "graphs": (graphs, 1000),
     "mutations": (mutations, 200_000),
 }
 

@@ -36,7 +36,7 @@ SAMPLES = 8
 SAMPLES_ON_CORE = 4
 BATCH = 10
 OFTEN_ENOUGH = 30
-FORMS = {"": Options(), "_winograd": Options(winograd=True, prefer=("residual",))}
+FORMS = {"": Options(), "_winograd": Options(winograd=True, prefer=("winograd", "residual"))}
 KERNELS = ROOT / "firmware_stubs" / "kernels"
 NO_KERNELS = {"k_weights"}  # the checksum of the weights
 
