@@ -178,7 +178,9 @@ def test_without_a_zero_in_the_table_missing_inputs_cannot_be_filled() -> None:
     found = encoding.encode(data, np.array([3, -5]))
     tensors[weights] = dataclasses.replace(tensors[weights], data=data, encoding=found)
     graph = dataclasses.replace(graph, tensors=tuple(tensors))
-    assert generate(graph, "dsp").files == generate(plain(graph), "dsp").files
+    packed, dense = generate(graph, "dsp").files, generate(plain(graph), "dsp").files
+    assert {name for name in packed if packed[name] != dense.get(name)} == {"layers.json"}  # the runners-up
+    assert packed.keys() == dense.keys()
     assert generate(graph).files != generate(plain(graph)).files
 
 

@@ -178,7 +178,7 @@ NETS: dict[str, tuple[Callable[[Net], str], int, tuple[str, ...]]] = {
     "pools": (_pools, 1, ("CONV_2D", "MAX_POOL_2D", "AVERAGE_POOL_2D")),
     "padded pools": (_padded_pools, 2, ("CONV_2D", "PAD", "MAX_POOL_2D", "PAD", "AVERAGE_POOL_2D")),
     "average same": (_average_same, 1, ("CONV_2D", "AVERAGE_POOL_2D")),
-    "concat": (_concat, 2, ("CONV_2D", "CONV_2D", "MAX_POOL_2D", "CONCATENATION", "CONV_2D")),
+    "concat": (_concat, 2, ("CONV_2D", "CONV_2D", "RELU", "MAX_POOL_2D", "CONCATENATION", "CONV_2D")),
     "pad": (_pad, 1, ("CONV_2D", "PAD", "CONV_2D")),
     "softmax": (_softmax, 2, ("RESHAPE", "FULLY_CONNECTED", "SOFTMAX")),
     "sigmoid tanh": (_sigmoid_tanh, 2, ("CONV_2D", "LOGISTIC", "TANH")),
