@@ -32,7 +32,7 @@ OLDEST_PIP = 26  # from here on `pip install --dry-run` reads metadata and downl
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own: builds without CUDA
 
 # What a fresh set takes to download on Linux x86-64, in MB: said before pip is asked for the exact sum.
-ABOUT_MB = {"base": 25, "learn": 300, "mcu": 149, "fleet": 0, "test": 31}
+ABOUT_MB = {"base": 25, "learn": 300, "mcu": 149, "search": 7, "fleet": 7, "postgresql": 5, "test": 31}
 
 LEARNING = {"teacher", "knowledge", "distill", "compress", "quantize", "report"}
 TARGETED = {"export", "build", "deploy", "bench"}
@@ -79,14 +79,16 @@ def extras_for(words: Sequence[str]) -> set[str]:
     if LOOKING & set(words):
         return set()
     if EVERYTHING & set(tasks):
-        return {"learn", "mcu", "fleet", "test"}
+        return {"learn", "mcu", "search", "fleet", "postgresql", "test"}
     needed: set[str] = set()
     for task in tasks:
         if task in LEARNING:
             needed |= model_extras(options.get("--model", "")) or {"learn"}
         elif task in TARGETED:
             needed |= target_extras(task, options)
-        elif task.startswith(("fleet.", "keys.")):
+        elif task == "search":
+            needed |= {"learn", "mcu", "search"}
+        elif task.startswith(("fleet.", "keys.", "release.")):
             needed.add("fleet")
     return needed
 

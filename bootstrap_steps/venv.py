@@ -27,9 +27,19 @@ LOCK_NAME = "bootstrap.lock"  # held while this runs: never removed
 def make_usable(venv: Path, python: Path) -> None:
     """Leave a working interpreter with pip at `python`: kept and mended, or built from nothing."""
     if not works(python, venv):
+        refuse_foreign(venv)
         empty(venv)
         create(venv, python)
     mend(site_packages(python))
+
+
+def refuse_foreign(venv: Path) -> None:
+    """A link to an environment made elsewhere is refused: emptying it would take it from its owner."""
+    if venv.is_symlink() and (venv / "pyvenv.cfg").exists():
+        raise StepError(
+            f"{venv} is a link to {venv.resolve()}, an environment that was made elsewhere:"
+            f" remove the link, then run this again"
+        )
 
 
 def works(python: Path, venv: Path) -> bool:

@@ -22,7 +22,7 @@ from tests.bootstrap_project import ROOT, Index, Project
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the POSIX entry; on Windows: python bootstrap.py")
 REAL_HAS_PIP = venv.has_pip
-EVERYTHING = {"learn", "mcu", "fleet", "test"}
+EVERYTHING = {"learn", "mcu", "search", "fleet", "postgresql", "test"}
 
 
 @pytest.fixture
@@ -76,6 +76,8 @@ def one_sentence(answer: subprocess.CompletedProcess[str]) -> str:
         (["teacher", "--recipe", "digits"], {"learn"}),
         (["report"], {"learn"}),
         (["fleet.push"], {"fleet"}),
+        (["release.create"], {"fleet"}),
+        (["search", "--target", "mcu-sim"], {"learn", "mcu", "search"}),
         (["test"], EVERYTHING),
         (["test", "compiler", "--no-skips"], EVERYTHING),
         (["soak", "compiler"], EVERYTHING),
@@ -264,6 +266,19 @@ def test_a_venv_that_is_not_whole_is_not_used(project: Project, harm: str) -> No
     answer = project.run("--list")
     assert call(answer)["prefix"] == str(project.root / ".venv")
     assert "setting up" in answer.stderr
+
+
+def test_a_link_to_an_environment_of_elsewhere_is_refused_and_that_left_alone(project: Project) -> None:
+    project.run("--list")
+    environment = project.root / ".venv"
+    foreign = environment.rename(project.root.with_name("foreign"))
+    environment.symlink_to(foreign)
+    (foreign / "edgekd-installed.json").unlink()
+    activate = foreign / "bin" / "activate"
+    activate.write_text(activate.read_text().replace(str(environment), str(foreign)))
+    before = sorted(foreign.rglob("*"))
+    assert "remove the link" in one_sentence(project.run("--list"))
+    assert sorted(foreign.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
