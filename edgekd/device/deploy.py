@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekd.device.session import AgentSession, agent_source
+from edgekd.device.archive import FILE, agent_archive
+from edgekd.device.session import AgentSession
 from edgekd.device.transport import CHUNK_BYTES, Transport
 from edgekd.errors import BudgetError, DeviceError
 from edgekd.export.linux import read_bundle
@@ -59,7 +60,7 @@ def make_release(bundle: Path) -> Release:
     Raises ArtifactError naming the file that is missing or broken.
     """
     table = read_bundle(bundle)
-    contents = {"agent.py": agent_source(), "bundle/bundle.json": (bundle / "bundle.json").read_bytes()}
+    contents = {FILE: agent_archive(), "bundle/bundle.json": (bundle / "bundle.json").read_bytes()}
     for name in sorted(table["files"]):
         contents[f"bundle/{name}"] = (bundle / name).read_bytes()
     files = {

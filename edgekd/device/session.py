@@ -1,6 +1,6 @@
 """One run of the agent on a device: send it over standard input, then exchange messages.
 
-The agent's text travels with every call, so host and device always speak the same protocol, and code that
+The agent travels with every call, so host and device always speak the same protocol, and code that
 was changed on the device is never trusted to check itself.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from edgekd.device.archive import agent_archive
 from edgekd.device.transport import Deadline, LinkCutError, Transport
 from edgekd.errors import (
     BudgetError,
@@ -23,16 +23,19 @@ from edgekd.errors import (
 )
 from edgekd.progress import Progress, silent
 
-AGENT = Path(__file__).with_name("agent.py")  # read, never imported: it runs on Linux only, this anywhere
 MARK = b"@@edgekd-agent-1 "
 MAX_NOISE_BYTES = 4 << 20  # what a login shell may print around the agent's messages
 
-# Runs the agent that follows on standard input. It must be valid in old Pythons, to refuse them in words.
+# Runs the archive that follows on standard input, from memory: nothing is written on the device. It must be
+# valid in old Pythons, to refuse them in words.
 BOOT = (
-    "import sys;b=sys.stdin.buffer;n=int(b.readline());t=b.read(n);"
+    "import sys,os;b=sys.stdin.buffer;n=int(b.readline());t=b.read(n);"
+    "len(t)<n and sys.exit('the link ended in the agent itself');"
     "v='%d.%d'%sys.version_info[:2];"
     "sys.version_info>=(3,11) or sys.exit('edgekd-old-python '+v);"
-    "exec(compile(t,'agent.py','exec'))"
+    "f=os.memfd_create('agent.pyz');o=open(f,'wb',closefd=False);o.write(t);o.close();"
+    "sys.path.insert(0,'/proc/self/fd/%d'%f);"
+    "from edgekd_agent.main import main;sys.exit(main(sys.argv[1:]))"
 )
 
 ERRORS: dict[str, type[EdgekdError]] = {
@@ -46,11 +49,6 @@ ERRORS: dict[str, type[EdgekdError]] = {
     "runtime": MissingDependencyError,
     "space": BudgetError,
 }
-
-
-def agent_source() -> bytes:
-    """The agent's text, as it is sent and as it lies in each release."""
-    return AGENT.read_bytes()
 
 
 class AgentSession:
@@ -68,10 +66,10 @@ class AgentSession:
         self._transport, self._progress = transport, progress
         self._deadline = Deadline(stall_s, total_s, f"{transport.name}: the {arguments[0]}")
         self._unread = b""
-        source = agent_source()
+        archive = agent_archive()
         self._conversation = transport.start([transport.python, "-c", BOOT, *arguments])
         try:
-            self.send(b"%d\n%s" % (len(source), source))
+            self.send(b"%d\n%s" % (len(archive), archive))
         except BaseException:
             self._conversation.close()
             raise

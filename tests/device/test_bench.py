@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekd.device import agent
+from edgekd.device.agent.bench import compare_golden
+from edgekd.device.agent.measure import percentiles, time_runs
 from edgekd.device.bench import bench_device, check_golden
 from edgekd.device.deploy import deploy
 from edgekd.device.session import parse_line
@@ -135,7 +136,7 @@ def test_a_runtime_that_crashes_or_hangs(device: LocalTransport, tmp_path: Path)
 
 def test_the_copy_in_the_release_runs_by_hand(device: LocalTransport, tmp_path: Path) -> None:
     current = tmp_path / "root" / "current"
-    command = [sys.executable, current / "agent.py", "bench", "--bundle", current / "bundle", "--runs", "10"]
+    command = [sys.executable, current / "agent.pyz", "bench", "--bundle", current / "bundle", "--runs", "10"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     messages = [m for line in done.stdout.splitlines() if (m := parse_line(line.encode()))]
     assert messages[-1]["type"] == "result" and messages[-1]["latency_us"]["n"] == 10
@@ -160,11 +161,11 @@ def test_answers_that_leave_the_tolerance_are_refused(tmp_path: Path, bundle: Pa
 def test_golden_differences_are_counted_in_steps_and_nan_is_never_within() -> None:
     golden = np.array([[0.0, 1.0], [2.0, 3.0]], np.float32)
     rule = {"step": 0.5, "tolerance_steps": 1}
-    same = agent.compare_golden(np, golden + np.float32(0.5), golden, rule)
+    same = compare_golden(np, golden + np.float32(0.5), golden, rule)
     assert (same["max_difference_steps"], same["within_tolerance"], same["agreement"]) == (1.0, True, 1.0)
-    far = agent.compare_golden(np, golden[:, ::-1], golden, rule)
+    far = compare_golden(np, golden[:, ::-1], golden, rule)
     assert (far["max_difference_steps"], far["within_tolerance"], far["agreement"]) == (2.0, False, 0.0)
-    nan = agent.compare_golden(np, golden * np.float32("nan"), golden, rule)
+    nan = compare_golden(np, golden * np.float32("nan"), golden, rule)
     assert (nan["max_difference_steps"], nan["within_tolerance"]) == (None, False)
     with pytest.raises(VerifyError, match="no finite number"):
         check_golden("board", "int8", nan)
@@ -179,7 +180,7 @@ def test_golden_differences_are_counted_in_steps_and_nan_is_never_within() -> No
     ],
 )
 def test_percentiles(times: list[int], expected: tuple[float, ...]) -> None:
-    told: dict[str, Any] = agent.percentiles(times)
+    told: dict[str, Any] = percentiles(times)
     assert (told["p50"], told["p90"], told["p99"], told["mean"]) == expected
     assert told["n"] == len(times)
 
@@ -187,7 +188,7 @@ def test_percentiles(times: list[int], expected: tuple[float, ...]) -> None:
 def test_slow_calls_stop_at_the_time_limit_but_not_before_ten() -> None:
     import time
 
-    assert len(agent.time_runs(lambda: time.sleep(0.01), 2, 10_000, 0.05)) == 10
+    assert len(time_runs(lambda: time.sleep(0.01), 2, 10_000, 0.05)) == 10
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -16,8 +17,9 @@ from typing import Any
 
 import pytest
 
-from edgekd.device import agent
 from edgekd.device import deploy as deploy_module
+from edgekd.device.agent.files import verify_files
+from edgekd.device.agent.install import install
 from edgekd.device.deploy import DeployResult, deploy, device_status, make_release, plan_upload
 from edgekd.device.session import AgentSession
 from edgekd.device.transport import LinkCutError, LocalTransport
@@ -36,7 +38,7 @@ def holds_whole(root: Path, release: str) -> None:
     """`current` names `release`, its files are what its manifest says, and nothing else lies about."""
     assert os.readlink(root / "current") == f"releases/{release}"
     for path in (root / "releases").iterdir():
-        agent.verify_files(path, json.loads((path / "release.json").read_text())["files"])
+        verify_files(path, json.loads((path / "release.json").read_text())["files"])
     assert not list(root.glob("*.new"))
 
 
@@ -51,7 +53,7 @@ def test_a_deploy_lays_out_the_directory_and_a_second_sends_nothing(tmp_path: Pa
     holds_whole(root, first.release)
     assert not first.unchanged and first.uploaded_bytes == seen[-1][1] == seen[-1][2]
     assert names(root, ".") == ["current", "history.json", "incoming", "lock", "releases"]
-    assert names(root, f"releases/{first.release}") == ["agent.py", "bundle", "release.json"]
+    assert names(root, f"releases/{first.release}") == ["agent.pyz", "bundle", "release.json"]
     assert not (root / "releases" / first.release / "bundle" / "int8.onnx").stat().st_mode & 0o222
     before = {p: p.lstat().st_mtime_ns for p in root.rglob("*") if p.name not in ("lock", "incoming")}
     second = deploy(local(tmp_path), bundle, "root")
@@ -96,7 +98,7 @@ def test_a_broken_bundle_is_refused_before_anything_is_sent(tmp_path: Path, bund
 def test_a_part_of_another_file_is_not_built_on(bundle: Path) -> None:
     release = make_release(bundle)
     whole = {
-        p: {"size_bytes": len(d), "sha256": agent.hashlib.sha256(d).hexdigest()}
+        p: {"size_bytes": len(d), "sha256": hashlib.sha256(d).hexdigest()}
         for p, d in release.contents.items()
     }
     assert plan_upload(release, whole) == []
@@ -104,7 +106,7 @@ def test_a_part_of_another_file_is_not_built_on(bundle: Path) -> None:
     wrong = {**whole, path: {"size_bytes": 100, "sha256": "0" * 64}}
     size_bytes = len(release.contents[path])
     assert plan_upload(release, wrong) == [{"path": path, "offset": 0, "size_bytes": size_bytes}]
-    begun = agent.hashlib.sha256(release.contents[path][:100]).hexdigest()
+    begun = hashlib.sha256(release.contents[path][:100]).hexdigest()
     right = {**whole, path: {"size_bytes": 100, "sha256": begun}}
     assert plan_upload(release, right) == [{"path": path, "offset": 100, "size_bytes": size_bytes - 100}]
 
@@ -343,9 +345,9 @@ def test_a_power_cut_after_every_step_of_an_install(
         new = staged(root, next_bundle)
         with monkeypatch.context() as patch:
             for name in steps:
-                patch.setattr(agent.os, name, dying(getattr(os, name), left))
+                patch.setattr(os, name, dying(getattr(os, name), left))
             try:
-                agent.install(root, new.name, json.loads(new.manifest)["files"], new.manifest, 2)
+                install(root, new.name, json.loads(new.manifest)["files"], new.manifest, 2)
             except Cut:
                 pass
             else:
@@ -353,9 +355,9 @@ def test_a_power_cut_after_every_step_of_an_install(
         current = os.readlink(root / "current").removeprefix("releases/")
         assert current in (old.release, new.name)
         files = json.loads((root / "current" / "release.json").read_text())["files"]
-        agent.verify_files(root / "current", files)
+        verify_files(root / "current", files)
         outcomes.add(current == new.name)
-        agent.install(root, new.name, json.loads(new.manifest)["files"], new.manifest, 2)
+        install(root, new.name, json.loads(new.manifest)["files"], new.manifest, 2)
         holds_whole(root, new.name)
     assert point > 15 and outcomes == {False, True}
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
-from edgekd.device import agent
+from edgekd.device.agent import messages
+from edgekd.device.archive import AGENT, PACKAGE, agent_archive
 from edgekd.device.deploy import deploy, make_release
-from edgekd.device.session import AGENT, ERRORS, MARK, AgentSession
+from edgekd.device.session import ERRORS, MARK, AgentSession
 from edgekd.device.transport import LocalTransport
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "formats" / "linux.md").read_text(encoding="utf-8")
@@ -45,25 +48,42 @@ def test_every_message_field_is_documented(bundle: Path, tmp_path: Path) -> None
 
 
 def test_every_error_kind_is_documented_and_mapped() -> None:
-    source = Path(agent.__file__).read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in AGENT.glob("*.py"))
     used = set(re.findall(r'AgentError\(\s*"(\w+)"', source))
     assert used == set(ERRORS)
     assert all(f"| `{kind}` |" in TEXT for kind in used)
-    assert MARK.decode() == agent.MARK and agent.MARK.strip() in TEXT
+    assert MARK.decode() == messages.MARK and messages.MARK.strip() in TEXT
 
 
 def test_the_agent_needs_the_standard_library_alone() -> None:
-    tree = ast.parse(AGENT.read_text(encoding="utf-8"))
-    names = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
-    names += [str(n.module) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
-    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names
+    for path in AGENT.glob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        names = [a.name for n in nodes if isinstance(n, ast.Import) for a in n.names]
+        names += [str(n.module) for n in nodes if isinstance(n, ast.ImportFrom) and not n.level]
+        assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names, path.name
+
+
+def test_the_archive_holds_every_file_of_the_agent_and_nothing_of_where_it_was_packed() -> None:
+    agent_archive.cache_clear()
+    data = agent_archive()
+    agent_archive.cache_clear()
+    assert agent_archive() == data
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+    assert [e.filename for e in entries] == sorted(
+        ["__main__.py", *(f"{PACKAGE}/{path.name}" for path in AGENT.glob("*.py"))]
+    )
+    told = {(e.date_time, e.compress_type, e.create_system, e.external_attr >> 16) for e in entries}
+    assert told == {((1980, 1, 1, 0, 0, 0), zipfile.ZIP_STORED, 3, 0o100644)}
 
 
 def test_deploying_imports_no_heavy_library() -> None:
     """`deploy` and `bench` start without torch, onnx, onnxruntime; and without fcntl, which Windows lacks."""
     code = "import sys, edgekd.device.deploy, edgekd.device.bench, edgekd.device.connect; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "onnx", "onnxruntime", "paramiko", "edgekd.device.agent"} & set(done.stdout.split())
+    assert not {"torch", "onnx", "onnxruntime", "paramiko", "edgekd.device.agent.main"} & set(
+        done.stdout.split()
+    )
 
 
 def test_the_directory_is_documented(bundle: Path, tmp_path: Path) -> None:

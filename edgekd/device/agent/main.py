@@ -1,0 +1,70 @@
+"""The agent's command line: one command a run; every failure is one error message and exit status 1."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import platform
+from pathlib import Path
+
+from .bench import bench
+from .install import describe_root
+from .machine import machine
+from .messages import AgentError, emit
+from .receive import deploy
+
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def status(arguments: argparse.Namespace) -> None:
+    """Say what the directory holds and what this device is."""
+    root = Path(arguments.root)
+    if not root.is_dir():
+        raise AgentError("empty", f"{root} holds no release; deploy first")
+    emit("result", **describe_root(root), machine=machine(), python=platform.python_version())
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Arguments of one command."""
+    parser = argparse.ArgumentParser(prog="agent.pyz", description="edgekd's part on a Linux device")
+    parser.add_argument("command", choices=("deploy", "bench", "status"))
+    for name, text in (("root", "edgekd"), ("bundle", ""), ("variant", "int8")):
+        parser.add_argument(f"--{name}", default=text)
+    for name, default in (("threads", 1), ("warmup", 20), ("runs", 300), ("samples", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--max-seconds", type=float, default=10.0)
+    return parser.parse_args(argv)
+
+
+def explain(error: OSError) -> AgentError:
+    """An operating system error as a refusal with a sentence."""
+    where = error.filename or "the device's directory"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return AgentError(
+            "space", f"the device's disk is full (at {where}); free some space and deploy again"
+        )
+    if error.errno in DENIED:
+        return AgentError(
+            "denied", f"{where} cannot be written ({error.strerror}); set connection.root to another"
+        )
+    return AgentError("failed", f"{where}: {error.strerror or error}")
+
+
+def main(argv: list[str]) -> int:
+    """Run one command; every failure is one error message and exit status 1."""
+    try:
+        arguments = parse(argv)
+        {"deploy": deploy, "bench": bench, "status": status}[arguments.command](arguments)
+        return 0
+    except AgentError as error:
+        failure = error
+    except OSError as error:
+        failure = explain(error)
+    except Exception as error:  # the runtime's own errors have many types; the host shows one line
+        failure = AgentError(
+            "failed", f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
+        )
+    with contextlib.suppress(BrokenPipeError):
+        emit("error", kind=failure.args[0], message=failure.args[1])
+    return 1
