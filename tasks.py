@@ -1,4 +1,4 @@
-"""Invoke's entry: `invoke --list` shows the tasks. They live in edgekd/cli.py."""
+"""Invoke's entry: `invoke --list` shows the tasks. They live in edgekd/cli/."""
 
 from edgekd.cli import ns
 

@@ -31,7 +31,7 @@ def test_the_wheel_carries_the_data_and_nothing_of_the_workshop(wheel: Path) -> 
             f"edgekd/_data/{folder}/{path.relative_to(ROOT / folder).as_posix()}" for path in files(folder)
         }
         assert ours and ours <= names
-    assert "edgekd/cli.py" in names
+    assert "edgekd/cli/__init__.py" in names
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "bootstrap", "docs/"))]
 

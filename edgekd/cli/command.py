@@ -1,0 +1,148 @@
+"""What every task is made with: its options (one table), the decorator, requests, JSON and advice.
+
+Tasks parse, call `edgekd.api` and print. Results go to stdout, progress and advice to stderr.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from invoke import Collection, Task
+from invoke.exceptions import Exit
+
+from edgekd.errors import ConfigError, EdgekdError
+
+# Every option, once: its default (a bool is a flag) and what it means.
+OPTIONS: dict[str, tuple[str | bool, str]] = {
+    "recipe": ("", "what to learn: a file of recipes/ (default: digits)"),
+    "target": ("", "the device: a file of targets/ (`invoke targets` lists them)"),
+    "model": ("", "your own .tflite or .onnx file, in place of a recipe"),
+    "data": ("", "your own .npz with x and y (and x_calibration for a float model)"),
+    "source": ("", "where the recipe's samples lie: a folder or .zip of images"),
+    "log": ("", "a .csv that trainings append a line an epoch to, or a folder for TensorBoard"),
+    "samples": ("", "use only the first N samples"),
+    "compiler": ("", "clang (default, from PyPI) or gcc"),
+    "optimize": ("", "speed (default) or flash: what the generated C is to spare"),
+    "winograd": (False, "3 x 3 convolutions may take 3.6 times their weights' flash for speed"),
+    "engine": ("", "unicorn or qemu (default: the target's)"),
+    "to": ("", "user@host:port of a Linux device, where the target's own is not meant"),
+    "key": ("", "SSH key file (default: the agent's and ~/.ssh/config's)"),
+    "ssh_config": ("", "SSH config file (default: ~/.ssh/config)"),
+    "store": ("", "where artifacts are kept (default: .edgekd/ of the project)"),
+    "shared": ("", "a team's cache of artifacts: a folder or any fsspec URL"),
+    "json": (False, "print the result as JSON"),
+    "again": (False, "make the result anew although it is there"),
+    "prefix": ("", "what the C's files and names begin with (default: model)"),
+    "updatable": (False, "C whose weights can be replaced apart from its code, at a cost"),
+    "out": ("", "the file to write"),
+    "part": ("", "only these parts of the tests, a comma between them"),
+    "no_skips": (False, "a skipped test is a failed test"),
+    "seed": ("", "of a soak's random inputs"),
+    "count": ("", "of a soak's inputs"),
+}
+MADE_FROM = ("recipe", "target", "model", "data", "source", "log", "samples")
+COMMON = (*MADE_FROM, "compiler", "optimize", "winograd", "engine", "store", "shared", "json", "again")
+LIBRARY = ("prefix", "updatable")
+SSH = ("to", "key", "ssh_config")
+UPLOADED = ("uploaded_bytes", "resumed_bytes", "upload_s", "free_bytes")
+DEPLOY_ROWS = ("release", "root", "releases", "removed", *UPLOADED)
+
+Body = Callable[..., None]
+ns = Collection()
+
+
+def command(*options: str, positional: tuple[str, ...] = (), group: str = "") -> Callable[[Body], Body]:
+    """Make a task of a function: its options from OPTIONS, its errors as one line and an exit code.
+
+    group: the part in front of a dotted name, as in `device.up`.
+    """
+
+    def register(body: Body) -> Body:
+        @functools.wraps(body)
+        def run(context: Any, **given: Any) -> None:
+            if context.config.run.dry:
+                fail(
+                    ConfigError(
+                        "--dry would run the task all the same; leave it out (`invoke graph` shows the plan)"
+                    )
+                )
+            guarded(lambda: body(**given))
+
+        parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+        for name in positional:
+            parameters.append(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD))
+        for name in options:
+            default = OPTIONS[name][0]
+            parameters.append(
+                inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
+            )
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        texts = {name: OPTIONS[name][1] for name in options}
+        task: Task[Any] = Task(
+            run, name=body.__name__, auto_shortflags=False, positional=positional, help=texts
+        )
+        _collection(group).add_task(task)
+        return body
+
+    return register
+
+
+def _collection(group: str) -> Collection:
+    if group and group not in ns.collections:
+        ns.add_collection(Collection(group))
+    return ns.collections[group] if group else ns
+
+
+def guarded(work: Callable[[], None]) -> None:
+    """Run `work`; every way out of it is a clean one: no traceback, the right exit code."""
+    try:
+        work()
+        sys.stdout.flush()
+    except EdgekdError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        print("stopped; run again to continue", file=sys.stderr)
+        raise Exit(code=130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: say no more
+        raise Exit(code=141) from None
+
+
+def fail(error: EdgekdError) -> NoReturn:
+    """Print the error's sentence and end with its exit code."""
+    print(f"edgekd: {error}", file=sys.stderr)
+    raise Exit(code=error.exit_code)
+
+
+def number(text: str, option: str) -> int | None:
+    """The option `--option` as a number from 1; None where it was not given."""
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"--{option} is {text!r}; it must be a whole number from 1")
+    return int(text)
+
+
+def make_request(view: Any, given: dict[str, Any]) -> Any:
+    """The request of the given options; `view` is told how the work goes."""
+    from edgekd import api
+
+    known = {k: v for k, v in given.items() if k not in ("json", "to", "samples", "out")}
+    return api.request(**known, samples=number(given.get("samples", ""), "samples"), progress=view)
+
+
+def advise(*lines: str) -> None:
+    """Say on stderr what one may run next."""
+    for line in lines:
+        print(f"next: {line}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """The result, for a program."""
+    print(json.dumps(value, indent=1, sort_keys=False))
