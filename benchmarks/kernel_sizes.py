@@ -25,12 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.object_files import Piece, pieces, pieces_of_image
 from edgekd.mcu.elf import read_elf
-from edgekd.mcu.footprint import TABLE, digest_of_source, harness_sources, kernel_folder, normal_leaf
+from edgekd.mcu.footprint import BOARDS, TABLE, digest_of_source, harness_sources, kernel_folder, normal_leaf
 from edgekd.mcu.options import Options
 from edgekd.mcu.toolchain import CODE, CORE_CODE, Compiler, core_flags, find_compiler
 from edgekd.target import Core
 
-CORE = Core("cortex-m4", 100_000_000, True)
+CORES = [Core(cpu, 100_000_000, True) for cpu in BOARDS]
 STRUCT = re.compile(r"^(?:\}|typedef struct \w+) (k_\w+_t);", re.MULTILINE)
 # So that the leaves of every form are measured.
 FORMS = (
@@ -46,9 +46,9 @@ SECTIONS { .text : { *(.text .text.*) } > FLASH .rodata : { *(.rodata .rodata.*)
 """
 
 
-def compile_object(compiler: Compiler, source: Path, include: Path, out: Path) -> Path:
+def compile_object(compiler: Compiler, source: Path, include: Path, out: Path, core: Core = CORES[0]) -> Path:
     """`source` as an object file, with the flags of an image."""
-    flags = [*core_flags(CORE, compiler.kind), *CODE, *CORE_CODE, "-O2"]
+    flags = [*core_flags(core, compiler.kind), *CODE, *CORE_CODE, "-O2"]
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "ZIG_GLOBAL_CACHE_DIR": str(compiler.cache / "zig"),
@@ -60,33 +60,34 @@ def compile_object(compiler: Compiler, source: Path, include: Path, out: Path) -
     return out
 
 
-def table_of(compiler: Compiler, folder: Path) -> dict[str, Any]:
-    """All entries of one compiler."""
+def table_of(compiler: Compiler, folder: Path, core: Core = CORES[0]) -> dict[str, Any]:
+    """All entries of one compiler for one core."""
     sources: dict[str, Any] = {}
     for source in sorted(kernel_folder().glob("*.c")):
-        found = pieces(compile_object(compiler, source, source.parent, folder / f"{source.stem}.o"))
+        found = pieces(compile_object(compiler, source, source.parent, folder / f"{source.stem}.o", core))
         sources[source.name] = {"digest": digest_of_source(source), "pieces": _rows(found)}
         print(compiler.kind, source.name, flush=True)
     harness = {}
     for inputs, outputs in product(EDGES, EDGES):
-        harness[f"{inputs}x{outputs}"] = _rows(_harness(compiler, folder, inputs, outputs))
+        harness[f"{inputs}x{outputs}"] = _rows(_harness(compiler, folder, core, inputs, outputs))
         print(compiler.kind, "harness", inputs, outputs, flush=True)
-    rows = {"sources": sources, "harness": harness, "leaves": _leaves(compiler, folder)}
-    digests = {source.name: digest_of_source(source) for source in harness_sources()}
+    rows = {"sources": sources, "harness": harness, "leaves": _leaves(compiler, folder, core)}
+    digests = {source.name: digest_of_source(source) for source in harness_sources(core.cpu)}
     return {
         "kind": compiler.kind,
         **rows,
         "harness_digests": digests,
-        "helpers": _helpers(compiler, folder, rows),
+        "helpers": _helpers(compiler, folder, core, rows),
     }
 
 
-def _harness(compiler: Compiler, folder: Path, inputs: int, outputs: int) -> Iterator[Piece]:
+def _harness(compiler: Compiler, folder: Path, core: Core, inputs: int, outputs: int) -> Iterator[Piece]:
     """Start-up, semihosting, main and board, for a model of so many inputs and outputs."""
     (folder / "model.h").write_text(_header(inputs, outputs), "utf-8")
-    for source in harness_sources():
+    for source in harness_sources(core.cpu):
         if source.stem == "main" or (inputs, outputs) == (1, 1):
-            for piece in pieces(compile_object(compiler, source, folder, folder / f"{source.stem}.o")):
+            compiled = compile_object(compiler, source, folder, folder / f"{source.stem}.o", core)
+            for piece in pieces(compiled):
                 own = piece.name.startswith(".rodata")  # strings: each file has a section of this name
                 yield replace(piece, name=f"{piece.name}.{source.stem}") if own else piece
 
@@ -112,7 +113,7 @@ def _header(inputs: int, outputs: int) -> str:
     ))  # fmt: skip
 
 
-def _helpers(compiler: Compiler, folder: Path, rows: dict[str, Any]) -> dict[str, Any]:
+def _helpers(compiler: Compiler, folder: Path, core: Core, rows: dict[str, Any]) -> dict[str, Any]:
     """What compiled code calls and no source defines: each linked alone from the compiler's library."""
     parts = [row["pieces"] for row in rows["sources"].values()] + list(rows["harness"].values())
     known = {name for part in parts for name in part}
@@ -122,13 +123,13 @@ def _helpers(compiler: Compiler, folder: Path, rows: dict[str, Any]) -> dict[str
         source, script = folder / "helper.c", folder / "helper.ld"
         source.write_text(f'void entry(void);\nvoid entry(void) {{ __asm volatile("bl {name}"); }}\n')
         script.write_text(HELPER_SCRIPT)
-        compiler.compile_core(CORE, [source], [folder], script, folder / "helper.elf")
+        compiler.compile_core(core, [source], [folder], script, folder / "helper.elf")
         image = read_elf(folder / "helper.elf")
         found |= _rows(piece for piece in pieces_of_image(image) if piece.name != "entry")
     return found
 
 
-def _leaves(compiler: Compiler, folder: Path) -> dict[str, Any]:
+def _leaves(compiler: Compiler, folder: Path, core: Core) -> dict[str, Any]:
     """The generated assembly of many models, function by function: text without its numbers -> sizes."""
     found: dict[str, Any] = {}
     try:
@@ -137,16 +138,16 @@ def _leaves(compiler: Compiler, folder: Path) -> dict[str, Any]:
         return found
     from edgekd.mcu.codegen import generate
 
-    if family_of(CORE.cpu) == "portable":
+    if family_of(core.cpu) == "portable":
         return found
     for graph, options in product(sample_graphs(), FORMS):
-        source = generate(graph, family_of(CORE.cpu), options).files.get("model_dsp.S", "")
+        source = generate(graph, family_of(core.cpu), options).files.get("model_dsp.S", "")
         texts = dict(leaf_texts(source))
         if not {normal_leaf(text) for text in texts.values()} - set(found):
             continue
         path = folder / "leaves.S"
         path.write_text(source, "utf-8")
-        for piece in pieces(compile_object(compiler, path, folder, folder / "leaves.o")):
+        for piece in pieces(compile_object(compiler, path, folder, folder / "leaves.o", core)):
             row = {"bytes": piece.bytes, "frame": piece.frame}
             known = found.setdefault(normal_leaf(texts[piece.name]), row)
             known.update({key: max(known[key], row[key]) for key in row})
@@ -213,17 +214,18 @@ def _rows(found: Iterable[Piece]) -> dict[str, Any]:
 
 
 def main(kinds: list[str]) -> int:
-    table: dict[str, Any] = {"schema": 1, "core": CORE.cpu, "structs": {}, "compilers": {}}
+    table: dict[str, Any] = {"schema": 2, "structs": {}, "cores": {core.cpu: {} for core in CORES}}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for kind in kinds or ["clang", "gcc"]:
             compiler = find_compiler(kind, folder / "cache")
             table["structs"] = structs(compiler, folder)
-            table["compilers"][compiler.version] = table_of(compiler, folder)
+            for core in CORES:
+                table["cores"][core.cpu][compiler.version] = table_of(compiler, folder, core)
     TABLE.write_text(
         json.dumps(table, separators=(",", ":"), sort_keys=True).replace('},"', '},\n"') + "\n", "utf-8"
     )
-    print(f"{TABLE.name}: {len(table['compilers'])} compilers, {TABLE.stat().st_size:,} bytes")
+    print(f"{TABLE.name}: {len(CORES)} cores, {TABLE.stat().st_size:,} bytes")
     return 0
 
 

@@ -27,7 +27,9 @@ TABLE = Path(__file__).with_name("code_sizes.json")
 WEIGHTS = "model_weights_"
 VECTORS_BYTES = 64
 ROUND_BYTES = 8  # what the linker script rounds each part of flash and RAM up to
-BOARD = "mps2-an386"
+CORE = "cortex-m4"
+# Core -> the board whose start-up and harness its image holds.
+BOARDS = {"cortex-m4": "mps2-an386", "cortex-m7": "mps2-an500", "cortex-m33": "mps2-an505"}
 UNCALLED = (
     "k_weights.c",
     "model_info.c",
@@ -81,10 +83,10 @@ class _Parts:
 
 
 @cache
-def load_table() -> Mapping[str, Any]:
-    """The measured sizes that ship with edgekd."""
-    found: Mapping[str, Any] = json.loads(TABLE.read_text("utf-8"))
-    return found
+def load_table(cpu: str = CORE) -> Mapping[str, Any]:
+    """The measured sizes that ship with edgekd, of one core; a core not measured has no compilers."""
+    found = json.loads(TABLE.read_text("utf-8"))
+    return {"core": cpu, "structs": found["structs"], "compilers": found["cores"].get(cpu, {})}
 
 
 def compilers(table: Mapping[str, Any]) -> dict[str, str]:
@@ -93,26 +95,26 @@ def compilers(table: Mapping[str, Any]) -> dict[str, str]:
 
 
 def predict(
-    model: GeneratedModel, kind: str, table: Mapping[str, Any] | None = None, cpu: str | None = None
+    model: GeneratedModel, kind: str, table: Mapping[str, Any] | None = None, cpu: str = CORE
 ) -> Footprint:
     """The footprint of `model` compiled by `kind` ("clang" or "gcc") of the version that the table holds.
 
-    cpu: the core; None: the table's own.
+    cpu: the core. table: its sizes; None: those that ship with edgekd.
     """
-    table = load_table() if table is None else table
+    table = load_table(cpu) if table is None else table
     arena = -(-model.state_bytes // ROUND_BYTES) * ROUND_BYTES
     weights = model.weights.bytes if model.weights.arrays else 0  # without any, nothing names the blob
     if model.library.is_updatable or model.library.prefix != PLAIN:
         why = "sizes are predicted for builds that are not updatable and have the prefix model: build it"
         return Footprint(weights, None, None, arena, 0, None, (why,))
-    if cpu not in (None, table["core"]):
-        why = f"sizes of code are measured for {table['core']} only: build it for this core"
+    if not table["compilers"]:
+        why = f"sizes of code are measured for {', '.join(BOARDS)} only: build it for this core"
         return Footprint(weights, None, None, arena, 0, None, (why,))
     version = compilers(table).get(kind)
     if version is None:
         missing = (f"the table of code sizes holds nothing for {kind}",)
         return Footprint(weights, None, None, arena, 0, None, missing)
-    parts = _parts(model, table["compilers"][version], table["structs"])
+    parts = _parts(model, table["compilers"][version], table["structs"], table["core"])
     if parts.missing:
         return Footprint(weights, None, None, arena, 0, None, tuple(dict.fromkeys(parts.missing)))
     reached = _reached(parts)
@@ -128,10 +130,10 @@ def kernel_folder() -> Path:
     return resource_dir("firmware_stubs") / "kernels"
 
 
-def harness_sources() -> list[Path]:
-    """What an image holds beside the model, in link order."""
+def harness_sources(cpu: str = CORE) -> list[Path]:
+    """What an image for this core holds beside the model, in link order."""
     boards = resource_dir("firmware_stubs") / "boards"
-    return sorted((boards / "cortex-m").glob("*.c")) + sorted((boards / BOARD).glob("*.c"))
+    return sorted((boards / "cortex-m").glob("*.c")) + sorted((boards / BOARDS[cpu]).glob("*.c"))
 
 
 def digest_of_source(path: Path) -> str:
@@ -168,7 +170,9 @@ def _range_of(number: re.Match[str]) -> str:
     return str(next((limit for limit in (7, 31, 124, 255, 508, 1020, 4095) if value <= limit), 1 << 16))
 
 
-def _parts(model: GeneratedModel, sizes: Mapping[str, Any], structs: Mapping[str, list[int]]) -> _Parts:
+def _parts(
+    model: GeneratedModel, sizes: Mapping[str, Any], structs: Mapping[str, list[int]], cpu: str
+) -> _Parts:
     """The files of the image in link order, each piece as the table has it or as the text says."""
     parts = _Parts(helpers=sizes["helpers"])
     kind = sizes["kind"]
@@ -179,7 +183,7 @@ def _parts(model: GeneratedModel, sizes: Mapping[str, Any], structs: Mapping[str
             parts.files.append((name, _measured(name, sizes, parts.missing)))
     if "model_dsp.S" in model.files:
         parts.files.append(("model_dsp.S", _leaves(model.files["model_dsp.S"], sizes)))
-    parts.files += _harness(model.files["model.h"], sizes, parts.missing)
+    parts.files += _harness(model.files["model.h"], sizes, cpu, parts.missing)
     return parts
 
 
@@ -233,11 +237,11 @@ def _registers(line: str) -> int:
 
 
 def _harness(
-    header: str, sizes: Mapping[str, Any], missing: list[str]
+    header: str, sizes: Mapping[str, Any], cpu: str, missing: list[str]
 ) -> list[tuple[str, dict[str, Mapping[str, Any]]]]:
     counts = [re.search(rf"#define MODEL_{side}_COUNT (\d+)", header) for side in ("INPUT", "OUTPUT")]
     edges = "x".join(count[1] if count else "?" for count in counts)
-    fresh = {path.name: digest_of_source(path) for path in harness_sources()}
+    fresh = {path.name: digest_of_source(path) for path in harness_sources(cpu)}
     if edges not in sizes["harness"] or fresh != sizes["harness_digests"]:
         missing.append(f"the table of code sizes does not hold the harness for {edges} inputs and outputs")
         return []

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from benchmarks.kernel_sizes import structs, table_of
+from benchmarks.kernel_sizes import CORES, structs, table_of
 from edgekd.errors import ArtifactError, ConfigError
 from edgekd.mcu.check import check, check_file, fitting
 from edgekd.mcu.codegen import generate
 from edgekd.mcu.emulator import run_image
 from edgekd.mcu.firmware import build_image
 from edgekd.mcu.footprint import (
+    BOARDS,
+    CORE,
     digest_of_source,
     harness_sources,
     kernel_folder,
@@ -34,7 +36,7 @@ from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.tflite_reader import read_tflite
 from edgekd.qgraph.tflite_writer import write_tflite
 from edgekd.report.check import show_check
-from edgekd.target import load_target
+from edgekd.target import Core, Target, load_target
 from tests.graphs import Builder, inputs_for, small_net
 from tests.mcu.firmware_models import mcu_target
 from tests.mcu.generated import pack, write
@@ -48,38 +50,46 @@ FAMILIES = ("portable", "dsp")
 
 @pytest.fixture(scope="session")
 def table(compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return table_for(compiler, CORES[0], tmp_path_factory.mktemp("sizes"))
+
+
+def table_for(compiler: Compiler, core: Core, folder: Path) -> dict[str, Any]:
     """The committed table where it holds this compiler, else one that is measured now."""
-    committed = load_table()
-    if compiler.version in committed["compilers"] and not stale(committed["compilers"][compiler.version]):
+    committed = load_table(core.cpu)
+    sizes = committed["compilers"].get(compiler.version)
+    if sizes is not None and not stale(sizes, core.cpu):
         return dict(committed)
-    folder = tmp_path_factory.mktemp("sizes")
-    measured = table_of(compiler, folder)
-    return {"structs": structs(compiler, folder), "compilers": {compiler.version: measured}}
+    measured = table_of(compiler, folder, core)
+    found = {"structs": structs(compiler, folder), "compilers": {compiler.version: measured}}
+    return {"core": core.cpu} | found
 
 
-def stale(sizes: dict[str, Any]) -> list[str]:
+def stale(sizes: dict[str, Any], cpu: str = CORE) -> list[str]:
     """The sources whose text is not the one that was measured."""
     fresh = {path.name: digest_of_source(path) for path in sorted(kernel_folder().glob("*.c"))}
     rows = {name: row["digest"] for name, row in sizes["sources"].items()}
-    harness = {path.name: digest_of_source(path) for path in harness_sources()}
+    harness = {path.name: digest_of_source(path) for path in harness_sources(cpu)}
     changed = [name for name in fresh if fresh[name] != rows.get(name)]
     return changed + [name for name in harness if harness[name] != sizes["harness_digests"].get(name)]
 
 
+@pytest.mark.parametrize("cpu", BOARDS)
 @pytest.mark.parametrize("kind", ["clang", "gcc"])
-def test_the_committed_table_is_of_these_kernels(kind: str) -> None:
-    sizes = next(row for row in load_table()["compilers"].values() if row["kind"] == kind)
-    assert stale(sizes) == [], "run benchmarks/kernel_sizes.py and commit edgekd/mcu/code_sizes.json"
+def test_the_committed_table_is_of_these_kernels(kind: str, cpu: str) -> None:
+    sizes = next(row for row in load_table(cpu)["compilers"].values() if row["kind"] == kind)
+    assert stale(sizes, cpu) == [], "run benchmarks/kernel_sizes.py and commit edgekd/mcu/code_sizes.json"
 
 
-def hold_to_the_image(graph: QGraph, family: str, compiler: Compiler, table: Any, folder: Path) -> Any:
+def hold_to_the_image(
+    graph: QGraph, family: str, compiler: Compiler, table: Any, folder: Path, target: Target | None = None
+) -> Any:
     """Build and run the image; the prediction is exact, or above by no more than is promised.
 
     Returns the run's result, counted.
     """
     model = generate(graph, family, Options(compiler=compiler.kind))
     found = predict(model, compiler.kind, table)
-    target = mcu_target(stack_bytes=4096)
+    target = target or mcu_target(stack_bytes=4096)
     build_image(write(model, folder / "c"), target, compiler, folder / "image")
     image = json.loads((folder / "image" / "image.json").read_text())
     flash, ram = image["flash_bytes"], image["ram_bytes"]
@@ -103,6 +113,18 @@ def test_predictions_beside_random_images(
 ) -> None:
     graph = wide_graph(np.random.default_rng([11, seed]))
     hold_to_the_image(graph, family, compiler, table, tmp_path)
+
+
+@pytest.mark.needs("unicorn")
+@pytest.mark.parametrize("name", ["mcu-sim-m7", "mcu-sim-m33"])
+def test_predictions_beside_images_of_other_cores(
+    name: str, compiler: Compiler, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    target = load_target(name, [ROOT / "targets"])
+    assert target.core is not None
+    measured = table_for(compiler, target.core, tmp_path_factory.mktemp("sizes"))
+    graph = wide_graph(np.random.default_rng([11, 5]))
+    hold_to_the_image(graph, "dsp", compiler, measured, tmp_path, target)
 
 
 @pytest.mark.shared
