@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgekd.learn.structure import INPUT, LayerSpec, Structure
 from edgekd.qgraph.ir import Op, QGraph, Tensor
@@ -32,6 +33,16 @@ class _Blank:
         """A ReLU is the clamp at the zero point -128, as the quantizer leaves it."""
         return self.add(Tensor(name, shape, "int8", _SCALE, -128 if relu else 0))
 
+    def normal(self, shape: tuple[int, ...], axis: int) -> npt.NDArray[np.int8]:
+        """Weights as training leaves them: normal, each output channel's largest at 127.
+
+        Uniform ones would have sums twice as large, beyond what some kernels take.
+        """
+        drawn = self.rng.standard_normal(shape)
+        others = tuple(i for i in range(len(shape)) if i != axis)
+        scaled = 127 * drawn / np.abs(drawn).max(others, keepdims=True)
+        return np.asarray(np.rint(scaled), np.int8)
+
     def linear(self, name: str, spec: LayerSpec, x: int, size: tuple[int, int]) -> int:
         """A convolution or dense layer behind tensor `x`."""
         dense, depthwise = spec.kind == "dense", spec.groups > 1
@@ -39,9 +50,9 @@ class _Blank:
         rows = 1 if depthwise else spec.outputs
         shape = (rows, *window, spec.outputs if depthwise else spec.inputs)
         axis = 3 if depthwise else 0
+        data = self.normal(shape, axis)
         spread = 50 * np.sqrt(spec.weights / spec.outputs)  # of int8 weights and activations' sums
         step = np.full(1 if dense else spec.outputs, 1 / spread, np.float32)
-        data = self.rng.integers(-127, 128, shape).astype(np.int8)
         weights = self.add(Tensor(f"{name}/w", shape, "int8", step, 0, axis, data))
         values = self.rng.integers(-999, 1000, spec.outputs).astype(np.int32)
         products = _SCALE * step

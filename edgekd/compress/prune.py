@@ -123,8 +123,9 @@ def _groups(graph: Any, net: StudentNet) -> list[_Group]:
     place = {_module(layer): index for index, layer in enumerate(net.layers)}
     last = max(place[_module(layer)] for layer in net.layers if hasattr(_module(layer), "weight"))
     kinds = [torch.nn.Conv2d, torch.nn.Linear]
+    fixed = [_module(net.layers[index]) for index in (last, *_on_inputs(net.structure))]
     found = []
-    for group in graph.get_all_groups(ignored_layers=[_module(net.layers[last])], root_module_types=kinds):
+    for group in graph.get_all_groups(ignored_layers=fixed, root_module_types=kinds):
         members = {
             place[dependency.target.module]
             for dependency, _ in group
@@ -135,6 +136,15 @@ def _groups(graph: Any, net: StudentNet) -> list[_Group]:
         weighted = sorted(index for index in members if net.structure.layers[index].weights)
         found.append(_Group(tuple(weighted), tuple(order.tolist()), tuple(scores[order].tolist())))
     return sorted(found, key=lambda group: group.layers)
+
+
+def _on_inputs(structure: Structure) -> list[int]:
+    """Depthwise layers on the network's own input, whose channels are the samples'."""
+    found: list[int] = []
+    for index, spec in enumerate(structure.layers):
+        if spec.groups > 1 and structure.source(index) in (INPUT, *found):
+            found.append(index)
+    return found
 
 
 def _remove(graph: Any, module: Any, channels: Sequence[int]) -> None:

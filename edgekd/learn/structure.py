@@ -186,6 +186,16 @@ _MOBILENET_CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512,
 _MOBILENET_STRIDES = (2, 1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
 
 
+def blocks(params: StudentParams, input_shape: Sequence[int], classes: int) -> Structure:
+    """The stages of `params.blocks` (edgekd.learn.blocks), a pool and a dense layer. Raises BudgetError."""
+    from edgekd.learn.blocks import block_layers
+
+    channels, height, width = _image(input_shape, params)
+    layers = [layer for stage in block_layers(params.blocks, channels) for layer in stage]
+    whole = replace(params, channels=(layers[-1].outputs,))
+    return _headed(layers, whole, (channels, height, width), classes)
+
+
 def _image(input_shape: Sequence[int], params: StudentParams) -> tuple[int, int, int]:
     if len(input_shape) != 3:
         raise ConfigError(
@@ -208,17 +218,25 @@ def _headed(
 
 def check_limits(structure: Structure, params: StudentParams) -> None:
     """Raise BudgetError unless weights and multiply-accumulates keep the recipe's limits."""
+    channels = "channels in student.blocks" if params.model == "blocks" else "student.channels"
+    strides = "strides there" if params.model == "blocks" else "student.strides"
     if structure.weight_bytes > params.max_weight_bytes:
         raise BudgetError(
             f"the student needs {structure.weight_bytes} bytes of weights and biases and "
-            f"student.max_weight_bytes allows {params.max_weight_bytes}; take fewer student.channels"
+            f"student.max_weight_bytes allows {params.max_weight_bytes}; take fewer {channels}"
         )
     if structure.macs > params.max_macs:
         raise BudgetError(
             f"the student needs {structure.macs} multiply-accumulates and student.max_macs allows "
-            f"{params.max_macs}; take fewer student.channels or larger student.strides"
+            f"{params.max_macs}; take fewer {channels} or larger {strides}"
         )
 
 
 # Student architectures by the name that a recipe gives.
-MODELS = {"autoencoder": autoencoder, "ds-cnn": separable, "mobilenet": mobilenet, "resnet": residual}
+MODELS = {
+    "autoencoder": autoencoder,
+    "blocks": blocks,
+    "ds-cnn": separable,
+    "mobilenet": mobilenet,
+    "resnet": residual,
+}

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from edgekd.declaration import check_name, find_named, load, setting
 from edgekd.errors import ConfigError
+from edgekd.recipe.blocks import BlockParams
 
 OPTIMIZERS = ("adamw", "sgd")
 FILES = {"onnx": "an ONNX teacher", "exported": "an exported teacher"}  # they predict only
@@ -137,17 +138,19 @@ class StudentParams:
     channels: output channels of the stem and of each block (ds-cnn: depthwise-separable; resnet: two
     convolutions and a shortcut; autoencoder: dense layers, whose last one is as wide as a sample), in order.
     strides: one a channel entry, not read by autoencoder. width: of mobilenet (MobileNetV1), which has
-    channels and strides of its own. branches: "qarepvgg" trains each larger convolution with a 1 x 1 one
-    and a shortcut beside it, which are folded into it afterwards.
+    channels and strides of its own. blocks: the stages of model "blocks", which reads no other of these keys.
+    branches: "qarepvgg" trains each larger convolution with a 1 x 1 one and a shortcut beside it, which are
+    folded into it afterwards.
     """
 
-    model: str = setting("ds-cnn", choices=("ds-cnn", "mobilenet", "resnet", "autoencoder"))
+    model: str = setting("ds-cnn", choices=("ds-cnn", "mobilenet", "resnet", "autoencoder", "blocks"))
     channels: tuple[int, ...] = setting((16, 32, 28), unit="channels", minimum=1, maximum=1024)
     strides: tuple[int, ...] = setting((1, 2, 1), unit="pixels", minimum=1, maximum=4)
     max_weight_bytes: int = setting(4096, unit="bytes", minimum=1)  # int8 weights and int32 biases
     max_macs: int = setting(40_000, unit="multiply-accumulates", minimum=1)
     width: float = setting(0.25, minimum=0.03, maximum=4)
     branches: str = setting("none", choices=("none", "qarepvgg"), later=True)
+    blocks: tuple[BlockParams, ...] = setting((), later=True)
 
 
 # Terms of a student's loss; formulas and papers: docs/methods/distillation.md.

@@ -22,6 +22,7 @@ def check_together(recipe: Recipe, path: Path) -> None:
     """What no single field can say: keys that must agree with each other."""
     channels, strides = recipe.student.channels, recipe.student.strides
     autoencoder = recipe.student.model == "autoencoder"
+    _check_blocks(recipe, path)
     if not autoencoder and (len(channels) < 2 or len(channels) != len(strides)):
         raise ConfigError(
             f"{path}: student.channels has {len(channels)} entries and student.strides {len(strides)}; "
@@ -46,6 +47,26 @@ def check_together(recipe: Recipe, path: Path) -> None:
         _check_autoencoder(recipe, path)
     _check_compress(recipe.compress, path)
     _check_quantize(recipe.quantize, path)
+
+
+def _check_blocks(recipe: Recipe, path: Path) -> None:
+    """Blocks where the model is made of them, and numbers that a block can have."""
+    given, model = recipe.student.blocks, recipe.student.model
+    if (model == "blocks") != bool(given):
+        raise ConfigError(
+            f"{path}: [[student.blocks]] belongs to student.model blocks and the model is {model}; "
+            "give both, or neither"
+        )
+    for index, block in enumerate(given):
+        if block.kind == "shrink" and block.stride == 1:
+            raise ConfigError(
+                f"{path}: student.blocks[{index}]: shrink of 1 pixel does nothing; leave it out"
+            )
+        if block.kind == "bottleneck" and block.channels % block.expansion:
+            raise ConfigError(
+                f"{path}: student.blocks[{index}]: {block.channels} channels are no multiple of expansion "
+                f"{block.expansion}; take a multiple"
+            )
 
 
 def _check_compress(params: CompressParams, path: Path) -> None:

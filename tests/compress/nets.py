@@ -8,6 +8,7 @@ from edgekd.learn.structure import MODELS, Structure
 from edgekd.learn.student import StudentNet
 from edgekd.learn.torch_tools import initialise
 from edgekd.recipe import StudentParams
+from edgekd.recipe.blocks import BlockParams
 
 _LIMITS = {"max_weight_bytes": 10**7, "max_macs": 10**9}
 STUDENTS = {
@@ -18,6 +19,22 @@ STUDENTS = {
     "ds-cnn": (
         StudentParams(model="ds-cnn", channels=(16, 24, 32), strides=(1, 2, 1), **_LIMITS),
         (1, 8, 8),
+    ),
+    "blocks": (
+        StudentParams(
+            model="blocks",
+            blocks=(
+                BlockParams("shrink", stride=2),
+                BlockParams("conv", 16),
+                BlockParams("residual", 16),
+                BlockParams("bottleneck", 32, stride=2, expansion=2),
+                BlockParams("inverted", 32, expansion=2),
+                BlockParams("fused", 32, expansion=2, repeat=2),
+                BlockParams("separable", 24),
+            ),
+            **_LIMITS,
+        ),
+        (3, 18, 14),
     ),
     "autoencoder": (StudentParams(model="autoencoder", channels=(32, 24, 8, 32), **_LIMITS), (40,)),
 }

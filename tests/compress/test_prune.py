@@ -57,18 +57,18 @@ def test_channels_that_are_zero_go_first_and_change_nothing(model: str) -> None:
 def _zero_half(net: StudentNet) -> list[int]:
     """Zero the odd channels of every group, all that makes or reads them; the widths without them."""
     last = len(net.layers) - 1
+    fixed = {last} | ({0} if net.structure.layers[0].groups > 1 else set())  # outputs, and the samples' own
     layers: list[Any] = [layer.conv if isinstance(layer, PaddedConv) else layer for layer in net.layers]
     with torch.no_grad():
         for index, (spec, layer) in enumerate(zip(net.structure.layers, layers, strict=True)):
             if not spec.weights:
                 continue
-            if index != last:
+            if index not in fixed:
                 layer.weight[1::2] = 0
                 layer.bias[1::2] = 0
-            if spec.groups == 1 and net.structure.source(index) != -1:
+            if spec.groups == 1 and net.structure.source(index) not in (-1, *fixed):
                 layer.weight[:, 1::2] = 0
-    halves = [spec.outputs // 2 for spec in net.structure.layers]
-    return [*halves[:-1], net.structure.layers[last].outputs]
+    return [spec.outputs // (1 if i in fixed else 2) for i, spec in enumerate(net.structure.layers)]
 
 
 def test_a_weight_that_matters_keeps_its_channel() -> None:

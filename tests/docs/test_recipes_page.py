@@ -30,7 +30,7 @@ def keys(cls: type) -> Iterator[str]:
 
 
 def test_every_key_is_explained() -> None:
-    named = set(re.findall(r"`(\w+)`", TEXT)) | set(re.findall(r"`\[+(?:distill\.)?(\w+)\]+`", TEXT))
+    named = set(re.findall(r"`(\w+)`", TEXT)) | set(re.findall(r"`\[+(?:\w+\.)?(\w+)\]+`", TEXT))
     missing = set(keys(Recipe)) - named - {"data", "code"}  # [data] has a section; code is never written
     assert not missing
 
