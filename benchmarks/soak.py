@@ -20,15 +20,18 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.soaks.agreement import agreement
+from benchmarks.soaks.fleet_cuts import fleet_cuts
 from benchmarks.soaks.graphs import graphs, histogram
 from benchmarks.soaks.mutations import mutations
 from benchmarks.soaks.places import RESULTS, ROOT
 
 SOAKS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {
     "agreement": (agreement, 1000),
+    "fleet-cuts": (fleet_cuts, 1_000_000),
     "graphs": (graphs, 1000),
     "mutations": (mutations, 200_000),
 }
+IN_MINUTES = ("mutations", "fleet-cuts")
 
 
 def machine() -> dict[str, Any]:
@@ -55,14 +58,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("name", choices=sorted(SOAKS))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int)
-    parser.add_argument("--minutes", type=float, help="mutations only: stop after so long; what ran counts")
+    parser.add_argument("--minutes", type=float, help="of mutations, fleet-cuts: stop after so long")
     chosen = parser.parse_args(arguments)
     work, count = SOAKS[chosen.name][0], chosen.count or SOAKS[chosen.name][1]
     began = time.monotonic()
-    if chosen.minutes and chosen.name != "mutations":
-        parser.error("--minutes is for the soak of mutations; leave it out")
+    if chosen.minutes and chosen.name not in IN_MINUTES:
+        parser.error(f"--minutes is for the soaks {' and '.join(IN_MINUTES)}; leave it out")
     result = work(chosen.seed, count, **({"minutes": chosen.minutes} if chosen.minutes else {}))
-    count = result.get("counts", {}).get("files", count)
+    counts = result.get("counts", {})
+    count = counts.get("files", counts.get("cuts", count))  # what ran
     record = {
         "soak": chosen.name,
         "seed": chosen.seed,

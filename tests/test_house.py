@@ -27,6 +27,7 @@ READS_THE_WORLD = {
     "doctor.py": "looks at the machine",
     "pipeline/": "the one place that knows when and where",
     "device/": "SSH reads ~/.ssh; the agent and deadlines read the clock",
+    "fleet/agent/clock.py": "the device's clock, behind an interface",
     "store.py": "the age of what a killed run left behind",
     "mcu/toolchain.py": "compilers are found on PATH",
     "mcu/qemu.py": "QEMU is found on PATH",

@@ -94,10 +94,9 @@ class TornDisk:
     def _find(self, path: str) -> Node | None:
         node: Node = self.root
         for part in path.split("/") if path else ():
-            found = node.names.get(part) if isinstance(node, Folder) else None
-            if found is None:
+            if type(node) is not Folder or part not in node.names:
                 return None
-            node = found
+            node = node.names[part]
         return node
 
     def _folder(self, path: str) -> Folder:

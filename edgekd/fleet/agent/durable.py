@@ -5,9 +5,12 @@ Each function leaves the old or the new state whichever moment it is cut at, and
 
 from __future__ import annotations
 
+import errno
 import hashlib
 
 from edgekd.fleet.agent.disk import Disk
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def parent_of(path: str) -> str:

@@ -7,7 +7,6 @@ whole and durable, then its actions are done in order. Cut anywhere, a new `Inst
 from __future__ import annotations
 
 import contextlib
-import errno
 from collections.abc import Callable
 
 from edgekd.fleet.agent import durable, machine, slots
@@ -15,7 +14,6 @@ from edgekd.fleet.agent.disk import Disk
 from edgekd.fleet.agent.state import Candidate, DamagedStateError, State, dump, parse
 
 STATE_FILE = "state.json"
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 # The slot to try and the one that serves (None: none does) -> TrialPassed, TrialFailed or TrialDisturbed.
 Trial = Callable[[str, str | None], machine.Event]
@@ -77,7 +75,7 @@ class Installer:
         except slots.IncompleteError:
             return machine.StagingFailed("incomplete")
         except OSError as error:
-            return machine.StagingFailed("disk-full" if error.errno in FULL else "disk-error")
+            return machine.StagingFailed("disk-full" if error.errno in durable.FULL else "disk-error")
 
 
 def load(disk: Disk) -> State:

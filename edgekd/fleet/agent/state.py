@@ -17,6 +17,7 @@ from typing import Any
 SCHEMA = 1
 PHASES = ("idle", "fetched", "staged", "trying", "confirmed", "reverted")
 AT_REST = ("idle", "confirmed", "reverted")
+CANDIDATES = ("confirmed", "previous", "candidate")
 MOST_QUARANTINED = 64
 
 
@@ -100,9 +101,12 @@ class State:
 
 def dump(state: State) -> bytes:
     """The file's bytes."""
-    value = {"schema": SCHEMA, **dataclasses.asdict(dataclasses.replace(state, quarantine={}))}
-    value["quarantine"] = {name: dataclasses.asdict(each) for name, each in state.quarantine.items()}
-    return json.dumps({"state": value, "sha256": _digest(value)}, indent=1).encode() + b"\n"
+    value = {"schema": SCHEMA, **vars(state)}
+    for name in CANDIDATES:
+        value[name] = None if value[name] is None else vars(value[name])
+    value["quarantine"] = {name: vars(each) for name, each in state.quarantine.items()}
+    text = _text(value)
+    return f'{{"sha256":"{_digest(text)}","state":{text}}}\n'.encode()
 
 
 def parse(data: bytes) -> State:
@@ -110,9 +114,9 @@ def parse(data: bytes) -> State:
     try:
         outer = json.loads(data)
         value = outer["state"]
-        if outer["sha256"] != _digest(value) or value.pop("schema") != SCHEMA:
+        if outer["sha256"] != _digest(_text(value)) or value.pop("schema") != SCHEMA:
             raise DamagedStateError("its checksum or schema differs")
-        for name in ("confirmed", "previous", "candidate"):
+        for name in CANDIDATES:
             value[name] = None if value[name] is None else Candidate(**value[name])
         value["quarantine"] = {name: Quarantined(**each) for name, each in value["quarantine"].items()}
         return State(**value)
@@ -120,5 +124,9 @@ def parse(data: bytes) -> State:
         raise DamagedStateError(f"it cannot be read ({type(error).__name__})") from None
 
 
-def _digest(value: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def _text(value: dict[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
