@@ -23,6 +23,7 @@ REMEDIES = {
     "lowrank": "more compress.energy or compress.rank_share",
     "prune": "more compress.keep",
     "sparsify": "less compress.sparsity",
+    "share": "more compress.entries or smaller compress.group_channels",
 }
 
 

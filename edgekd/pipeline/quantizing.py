@@ -21,6 +21,11 @@ def trains(request: Request) -> bool:
     return quantize_params(request).method == "qat"
 
 
+def shares(request: Request) -> bool:
+    """Whether the student brings tables of its weights along."""
+    return request.recipe is not None and not request.model and "share" in request.recipe.compress.methods
+
+
 def quantize_inputs(request: Request) -> dict[str, str]:
     """The float model and samples; the student and what it learns from, too, where it is trained."""
     if request.model and not request.data:
@@ -30,7 +35,8 @@ def quantize_inputs(request: Request) -> dict[str, str]:
         )
     inputs = {"model": float_inputs(request)["float"]} | sample_inputs(request)
     taught = {"student": "compress", "data": "dataset", "knowledge": "knowledge"}
-    return inputs | (taught if trains(request) else {})
+    inputs |= taught if trains(request) else {}
+    return inputs | ({"student": "compress"} if shares(request) else {})
 
 
 def stage_params(request: Request) -> dict[str, Any]:
@@ -54,7 +60,16 @@ def run_quantize(job: Job) -> dict[str, Any]:
         return _run_trained(job, model)
     calibration = calibration_samples(job.inputs["samples"])
     params, progress = quantize_params(job.request), job.request.progress
-    return quantize_onnx(model, calibration, params, job.out, progress=progress)
+    return quantize_onnx(model, calibration, params, job.out, progress=progress, shared=_tables(job))
+
+
+def _tables(job: Job) -> Any:
+    """The grids of shared weights, by their name."""
+    if not shares(job.request):
+        return {}
+    from edgekd.compress.share import load_tables
+
+    return load_tables(job.path("student"))
 
 
 def _run_trained(job: Job, model: bytes) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.qgraph.encoding import Int8, uniform_table
+from edgekd.qgraph.encoding import Bytes, Int8, uniform_table
 
 Floats = npt.NDArray[np.float32]
 Reals = npt.NDArray[np.float64]
@@ -28,17 +28,26 @@ _CLIPS = 81  # scales tried, from 0.2 to 1 of the one that clips nothing
 class Grid:
     """The values that weights may take: `scales` float32 (one, or one a channel) times `table` int8.
 
-    table: ascending whole numbers. channel_axis: of the weights, where there is a scale a channel.
+    table: ascending whole numbers, [entries] for all channels. channel_axis: of the weights, where there is a
+    scale a channel or several tables. channel_tables: absent, or uint8 [channels]: `table` is then
+    [tables, entries] and each output channel has the one of its number.
     """
 
     scales: Floats
     table: Int8
     channel_axis: int = 0
+    channel_tables: Bytes | None = None
 
     @property
     def bits(self) -> int:
         """Of the index that names an entry of the table."""
-        return next(bits for bits in BITS if len(self.table) <= 1 << bits)
+        return next(bits for bits in BITS if self.table.shape[-1] <= 1 << bits)
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether the table is one without gaps: plain integers."""
+        several = self.channel_tables is not None
+        return not several and len(self.table) == int(self.table[-1]) - int(self.table[0]) + 1
 
     def spread(self, ndim: int) -> Floats:
         """The scales in a shape that multiplies weights of `ndim` axes."""
@@ -49,7 +58,15 @@ class Grid:
 
     def integers(self, weights: npt.NDArray[np.floating]) -> Int8:
         """The nearest entry for each weight; halfway the even place of the table, as np.rint and torch do."""
-        return nearest(np.asarray(weights, np.float64) / self.spread(weights.ndim), self.table)
+        scaled = np.asarray(weights, np.float64) / self.spread(weights.ndim)
+        if self.channel_tables is None:
+            return nearest(scaled, self.table)
+        rows = np.moveaxis(scaled, self.channel_axis, 0)
+        found = np.empty(rows.shape, np.int8)
+        for number, table in enumerate(self.table):
+            mine = self.channel_tables == number
+            found[mine] = nearest(rows[mine], table)
+        return np.ascontiguousarray(np.moveaxis(found, 0, self.channel_axis))
 
     def values(self, weights: npt.NDArray[np.floating]) -> Floats:
         """The weights as the integers stand for them."""

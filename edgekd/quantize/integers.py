@@ -7,6 +7,7 @@ weights, trained with the quantizer in place or of fewer bits, is written here, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def with_integers(quantized: Any, floating: Any, grids: Mapping[str, Grid], guar
         if guard:
             for node in places:
                 scales = guarded(grid.scales, bias.astype(np.float32), _scale(quantized, node.input[0]))
-                grid = Grid(scales, grid.table, grid.channel_axis)
+                grid = replace(grid, scales=scales)
         integers = grid.integers(weights)
         _put(quantized, places[0].input[1], integers, grid.scales)
         for node in places:
@@ -54,9 +55,9 @@ def with_integers(quantized: Any, floating: Any, grids: Mapping[str, Grid], guar
 def _encoding(grid: Grid, integers: Any, channels: int, layer: Layer) -> Encoding:
     """Uniform integers by their own table, others by the grid's."""
     plain = uniform(grid.bits, channels, layer.axis)
-    if len(grid.table) == int(grid.table[-1]) - int(grid.table[0]) + 1 and plain.holds(integers):
+    if grid.is_uniform and plain.holds(integers):
         return plain
-    return encode(integers, grid.table, axis=layer.axis, where=f"layer {layer.name}")
+    return encode(integers, grid.table, grid.channel_tables, layer.axis, f"layer {layer.name}")
 
 
 def _places(model: Any, layer: Layer) -> Iterator[Any]:

@@ -26,6 +26,7 @@ from edgekd.quantize.layers import constant, layers_of
 from edgekd.quantize.mixed import layer_bits, report
 from edgekd.quantize.plot import sensitivity_svg
 from edgekd.quantize.qdq import SUPPORTED, quantize_model
+from edgekd.quantize.shared import shared_bits
 from edgekd.quantize.trained import Trained, trained_overrides
 from edgekd.recipe import QuantizeParams
 
@@ -44,20 +45,23 @@ def quantize_onnx(
     progress: Progress = silent,
     trained: Trained | None = None,
     bits: Mapping[str, int] | None = None,
+    shared: Mapping[str, Grid] | None = None,
 ) -> dict[str, Any]:
     """Stage: write `int8.onnx`, the QDQ form of the float ONNX `model`, into `out`.
 
     calibration: float32 [N, ...] in the model's layout, from the calibration split and no other. trained:
     scales of a student trained with the quantizer, in place of measured ones. bits: of each layer's weights,
-    as `find_bits` gave them; absent: found here. Returns sizes and counts. Raises ArtifactError (broken
+    as `find_bits` gave them; absent: found here. shared: the grids of weights that were trained with their
+    tables, by name; they are taken over as they are. Returns sizes and counts. Raises ArtifactError (broken
     model, unusable calibration), UnsupportedOpError (an operator, or a dynamic shape), ConfigError (an
-    unknown layer) or BudgetError (weights that no choice of bits makes small enough).
+    unknown layer), BudgetError (weights that no choice of bits makes small enough) or VerifyError (weights
+    that do not stand in their tables).
     """
     progress("quantize", 0, 2)
     floating = checked(model, calibration)
     progress("quantize", 1, 2)
     metrics: dict[str, Any] = {}
-    if trained is None and not params.refined:
+    if trained is None and not params.refined and not shared:
         quantized = quantize_model(floating, calibration, params)
         data: bytes = quantized.SerializeToString(deterministic=True)
     else:
@@ -65,6 +69,8 @@ def quantize_onnx(
             metrics["equalized_pairs"] = equalize(floating)
         bits = find_bits(floating, calibration, params, out) if bits is None else bits
         grids = trained.grids if trained else _grids(floating, bits, params)
+        if shared:
+            grids, bits = {**grids, **shared}, {**bits, **shared_bits(floating, shared)}
         if params.bias_correction:
             correct_biases(floating, grids, calibration)
         given = trained_overrides(floating, trained) if trained else {}

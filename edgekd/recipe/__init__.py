@@ -21,6 +21,7 @@ OPTIMIZERS = ("adamw", "sgd")
 FILES = {"onnx": "an ONNX teacher", "exported": "an exported teacher"}  # they predict only
 TEACHERS = ("convnet", "resnet20", "resnet56", "autoencoder", "none", *FILES)
 SHARES_TOLERANCE = 1e-6  # of weights that are to sum to 1
+TABLE_ENTRIES = (4, 16, 256)  # what an index of 2, 4 or 8 bits names
 INCLUDED = ("digits",)  # data sets that come with a package: no path
 
 
@@ -238,7 +239,15 @@ class AblationParams:
     seeds: int = setting(3, minimum=1, maximum=1000)
 
 
-METHODS = ("lowrank", "prune", "sparsify")  # of [compress]
+METHODS = ("lowrank", "prune", "sparsify", "share")  # of [compress]
+
+
+@dataclass(frozen=True)
+class LayerEntries:
+    """Table entries of one layer; layer: its weights' name in the student without ".weight"."""
+
+    layer: str = setting()
+    entries: int = setting(16, unit="values", minimum=2, maximum=256)
 
 
 @dataclass(frozen=True)
@@ -248,7 +257,9 @@ class CompressParams:
     lowrank: energy is the share of the squared singular values kept; rank_by "weight_bytes" or "macs" chooses
     all ranks together, so that rank_share of the whole network's are left; lowrank_layers "all" splits k x k
     convolutions, too. prune: keep is the share of prune_cost left. sparsify: sparsity is the share of
-    each layer's weights set to zero; "2:4" takes two of every four.
+    each layer's weights set to zero; "2:4" takes two of every four. share: entries is how many values a
+    table holds, 16, 4 or 256 (all int8 values: the layer stays as it is); layer_entries: of single layers;
+    group_channels: output channels that share a table (0: all of a layer); share_layers "all": dense, too.
     """
 
     methods: tuple[str, ...] = setting((), choices=METHODS)
@@ -262,6 +273,10 @@ class CompressParams:
     prune_cost: str = setting("macs", choices=("macs", "weight_bytes"), later=True)
     sparsity: float = setting(0.5, minimum=0.01, maximum=0.99, later=True)
     pattern: str = setting("unstructured", choices=("unstructured", "2:4"), later=True)
+    entries: int = setting(16, unit="values", minimum=2, maximum=256, later=True)
+    layer_entries: tuple[LayerEntries, ...] = setting((), later=True)
+    group_channels: int = setting(0, unit="channels", minimum=0, maximum=65_536, later=True)
+    share_layers: str = setting("conv", choices=("conv", "all"), later=True)
 
 
 @dataclass(frozen=True)

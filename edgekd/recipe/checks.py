@@ -10,6 +10,7 @@ from edgekd.recipe import (
     FILES,
     ON_OUTPUTS,
     SHARES_TOLERANCE,
+    TABLE_ENTRIES,
     TEACHERS,
     CompressParams,
     QuantizeParams,
@@ -47,6 +48,8 @@ def check_together(recipe: Recipe, path: Path) -> None:
         _check_autoencoder(recipe, path)
     _check_compress(recipe.compress, path)
     _check_quantize(recipe.quantize, path)
+    if "share" in recipe.compress.methods:
+        _check_shared_integers(recipe.quantize, path)
 
 
 def _check_blocks(recipe: Recipe, path: Path) -> None:
@@ -89,6 +92,8 @@ def _check_compress(params: CompressParams, path: Path) -> None:
                 f"{path}: compress.pattern 2:4 zeroes half of the weights, and compress.sparsity is "
                 f"{params.sparsity:g}; leave it out"
             )
+    if "share" in methods:
+        _check_share(params, path)
     defaults = CompressParams()
     for key, method in _READ_BY.items():
         if methods and method not in methods and getattr(params, key) != getattr(defaults, key):
@@ -102,6 +107,44 @@ def _check_compress(params: CompressParams, path: Path) -> None:
         )
 
 
+def _check_share(params: CompressParams, path: Path) -> None:
+    """Tables that an index can name, in a network that nothing changes any more."""
+    behind = params.methods[params.methods.index("share") + 1 :]
+    if behind:
+        raise ConfigError(
+            f"{path}: compress.methods: {behind[0]} behind share moves weights out of their tables; "
+            "put share last"
+        )
+    several = [("entries", params.entries)]
+    several += [(f"layer_entries, {each.layer}", each.entries) for each in params.layer_entries]
+    for where, entries in several:
+        if entries not in TABLE_ENTRIES:
+            raise ConfigError(
+                f"{path}: compress.{where} is {entries}; indices are stored with 2, 4 or 8 bits, so a table "
+                "has 4 or 16 entries, or 256 where weights stay as they are"
+            )
+    if min(entries for _, entries in several) == TABLE_ENTRIES[-1]:
+        raise ConfigError(
+            f"{path}: compress.entries: a table of 256 int8 values has them all, and an index takes the byte "
+            "that the weight took; take 16 or 4, or leave share out"
+        )
+    layers = [each.layer for each in params.layer_entries]
+    if len(set(layers)) != len(layers):
+        raise ConfigError(f"{path}: compress.layer_entries repeats a layer; name each once")
+
+
+def _check_shared_integers(params: QuantizeParams, path: Path) -> None:
+    """What would move weights off the tables that they were trained with."""
+    taken = {"method": params.method == "qat", "weight_bits": params.weight_bits != 8}
+    taken |= {name: bool(getattr(params, name)) for name in ("layer_bits", "max_weight_bytes", "equalize")}
+    for key, is_set in taken.items():
+        if is_set:
+            raise ConfigError(
+                f"{path}: quantize.{key} changes weights, and compress.methods has share, which trained them "
+                "with their tables; leave one out"
+            )
+
+
 # Key of [compress] -> the method that reads it. (energy is older than this table: any recipe may have it.)
 _READ_BY = {
     "lowrank_layers": "lowrank",
@@ -111,6 +154,10 @@ _READ_BY = {
     "prune_cost": "prune",
     "sparsity": "sparsify",
     "pattern": "sparsify",
+    "entries": "share",
+    "layer_entries": "share",
+    "group_channels": "share",
+    "share_layers": "share",
 }
 
 
