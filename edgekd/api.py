@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +233,52 @@ def deploy(request: Request, to: str = "") -> Mapping[str, Any]:
     from edgekd.pipeline.effects import deploy_to_device
 
     return deploy_to_device(request, to)
+
+
+def hosts(request: Request, to: str = "", inventory: str = "") -> list[Any]:
+    """The devices that `to` names: addresses, hosts and @groups of the inventory, a comma between them.
+
+    inventory: its file (default: the project's inventory.toml). Raises ConfigError for a name, group or
+    address that leads nowhere.
+    """
+    from edgekd.pipeline.effects import hosts_of
+
+    return hosts_of(request, to, Path(inventory) if inventory else None)
+
+
+def deploy_many(
+    request: Request,
+    devices: Sequence[Any],
+    tell: Callable[[Any, str, int, int], None] = lambda *told: None,
+    *,
+    back: bool = False,
+    deadline_s: float = 600.0,
+) -> dict[str, Any]:
+    """Deploy to each of `hosts()`, side by side; a device that fails keeps nobody waiting.
+
+    tell: called from each device's thread with (host, what it does, done, total). back: make the release
+    before the current one current instead. deadline_s: what each device may take.
+    Returns {"target", "hosts": one table each, with "outcome" and "error", "counts", "exit_code"}.
+    """
+    from edgekd.pipeline import effects
+
+    work = effects.rollback_hosts if back else effects.deploy_to_hosts
+    outcomes = work(request, devices, tell, deadline_s=deadline_s)
+    return effects.summary(request, outcomes)
+
+
+def rollback(request: Request, to: str = "") -> Mapping[str, Any]:
+    """Make the release before the current one current on a Linux device; what lies there afterwards."""
+    from edgekd.pipeline import effects
+
+    return effects.only(effects.rollback_hosts(request, hosts(request, to), lambda *told: None))
+
+
+def logs(request: Request, to: str = "", inventory: str = "", lines: int = 50) -> Mapping[str, Any]:
+    """What was done on a Linux device, newest last: `journal`, `current`, `releases`."""
+    from edgekd.pipeline import effects
+
+    return effects.logs_of_device(request, effects.one_host(request, to, inventory), lines)
 
 
 def trust(request: Request, to: str = "") -> Mapping[str, Any]:

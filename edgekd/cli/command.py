@@ -31,7 +31,14 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "optimize": ("", "speed (default) or flash: what the generated C is to spare"),
     "winograd": (False, "3 x 3 convolutions may take 3.6 times their weights' flash for speed"),
     "engine": ("", "unicorn or qemu (default: the target's)"),
-    "to": ("", "user@host:port of a Linux device, where the target's own is not meant"),
+    "to": (
+        "",
+        "user@host:port of a Linux device, a name or @group of the inventory, a comma between several",
+    ),
+    "inventory": ("", "the file that says which devices there are (default: the project's inventory.toml)"),
+    "deadline": ("", "seconds that each device may take (default: 600)"),
+    "rollback": (False, "go back to the release before the current one"),
+    "lines": ("", "how many lines to show, the newest (default: 50)"),
     "key": ("", "SSH key file (default: the agent's and ~/.ssh/config's)"),
     "ssh_config": ("", "SSH config file (default: ~/.ssh/config)"),
     "store": ("", "where artifacts are kept (default: .edgekd/ of the project)"),
@@ -50,6 +57,7 @@ MADE_FROM = ("recipe", "target", "model", "data", "source", "log", "samples")
 COMMON = (*MADE_FROM, "compiler", "optimize", "winograd", "engine", "store", "shared", "json", "again")
 LIBRARY = ("prefix", "updatable")
 SSH = ("to", "key", "ssh_config")
+NO_REQUEST = ("json", "to", "samples", "out", "inventory", "deadline", "rollback", "lines")  # read by tasks
 UPLOADED = ("uploaded_bytes", "resumed_bytes", "upload_s", "free_bytes")
 DEPLOY_ROWS = ("release", "root", "releases", "removed", *UPLOADED)
 
@@ -133,7 +141,7 @@ def make_request(view: Any, given: dict[str, Any]) -> Any:
     """The request of the given options; `view` is told how the work goes."""
     from edgekd import api
 
-    known = {k: v for k, v in given.items() if k not in ("json", "to", "samples", "out")}
+    known = {k: v for k, v in given.items() if k not in NO_REQUEST}
     return api.request(**known, samples=number(given.get("samples", ""), "samples"), progress=view)
 
 

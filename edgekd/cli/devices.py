@@ -2,30 +2,110 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from typing import Any
 
-from edgekd.cli.command import COMMON, DEPLOY_ROWS, SSH, advise, command, make_request, print_json
+from invoke.exceptions import Exit
+
+from edgekd.cli.command import COMMON, DEPLOY_ROWS, SSH, advise, command, make_request, number, print_json
 
 
-@command(*COMMON, *SSH)
+@command(*COMMON, *SSH, "inventory", "deadline", "rollback")
 def deploy(**given: Any) -> None:
-    """Bring the bundle to a Linux device over SSH, whole or not at all."""
+    """Bring the bundle to Linux devices over SSH, whole or not at all; --rollback: back to the one before."""
     from edgekd import api
     from edgekd.report.screen import ProgressView
+
+    deadline_s = number(given["deadline"], "deadline")
+    with ProgressView() as view:
+        request = make_request(view, given)
+        hosts = api.hosts(request, given["to"], given["inventory"])
+        if not _names_many(given["to"]):
+            found = api.deploy_many(request, hosts, _as_progress(view), **_how(given, deadline_s))
+    if _names_many(given["to"]):
+        _deploy_many(request, hosts, given, deadline_s)
+        return
+    row = found["hosts"][0]
+    if row["error"]:
+        print(f"edgekd: {row['error']}", file=sys.stderr)
+        raise Exit(code=found["exit_code"])
+    _show_deployed(given, {"target": found["target"], **row})
+
+
+def _names_many(to: str) -> bool:
+    return "," in to or to.startswith("@")
+
+
+def _how(given: Mapping[str, Any], deadline_s: int | None) -> dict[str, Any]:
+    return {"back": given["rollback"]} | ({"deadline_s": deadline_s} if deadline_s else {})
+
+
+def _as_progress(view: Any) -> Any:
+    """One device's work as a progress bar."""
+
+    def tell(host: Any, what: str, done: int, total: int) -> None:
+        if total > 1:
+            view(what, done, total)
+
+    return tell
+
+
+def _deploy_many(request: Any, hosts: list[Any], given: Mapping[str, Any], deadline_s: int | None) -> None:
+    """The same on several devices: a live table, a summary, the errors one below the other."""
+    from edgekd import api
+    from edgekd.report.hosts import HostsView, show_summary
+
+    if not given["rollback"]:
+        api.make(request, "export")  # with its own progress, before the table of devices is drawn
+    with HostsView([host.name for host in hosts]) as view:
+        found = api.deploy_many(request, hosts, view, **_how(given, deadline_s))
+    if given["json"]:
+        print_json(found)
+    else:
+        show_summary(found)
+        for row in found["hosts"]:
+            if row["error"]:
+                print(f"edgekd: {row['host']}: {row['error']}", file=sys.stderr)
+    if found["exit_code"]:
+        raise Exit(code=found["exit_code"])
+
+
+def _show_deployed(given: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     from edgekd.report.tables import show_table
 
-    with ProgressView() as view:
-        result = api.deploy(make_request(view, given), given["to"])
     if given["json"]:
         print_json(result)
         return
-    rows = [
-        (name, ", ".join(v) if isinstance(v, list) else v)
-        for name, v in result.items()
-        if name in DEPLOY_ROWS
-    ]
+    shown = (*DEPLOY_ROWS, "left")
+    rows = [(k, ", ".join(v) if isinstance(v, list) else v) for k, v in result.items() if k in shown]
     show_table(f"{result['target']}: {result['outcome']}", ("what", "value"), rows)
     advise(f"invoke bench --target {given['target']}" + (f" --to {given['to']}" if given["to"] else ""))
+
+
+@command("target", *SSH, "inventory", "lines", "store", "json")
+def logs(**given: Any) -> None:
+    """Say what was done on a Linux device: deploys and rollbacks, when, by whom."""
+    from datetime import UTC, datetime
+
+    from edgekd import api
+    from edgekd.report.tables import show_table
+
+    lines = number(given["lines"], "lines") or 50
+    found = api.logs(make_request(lambda *a: None, given), given["to"], given["inventory"], lines)
+    if given["json"]:
+        print_json(found)
+        return
+    rows = [
+        (
+            datetime.fromtimestamp(e["when"], UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            e["event"],
+            e["release"],
+            e["by"],
+        )
+        for e in found["journal"]
+    ]
+    show_table(f"current: {found['current']}", ("UTC by its clock", "what", "release", "by"), rows)
 
 
 @command("target", *SSH, "store", "json")

@@ -46,12 +46,12 @@ class DeployResult:
     release: str
     root: str
     unchanged: bool
-    uploaded_bytes: int
-    resumed_bytes: int  # that an earlier, interrupted deploy had left, and that were not sent again
-    upload_s: float
     releases: tuple[str, ...]
     removed: tuple[str, ...]
     free_bytes: int
+    uploaded_bytes: int = 0
+    resumed_bytes: int = 0  # that an earlier, interrupted deploy had left, and that were not sent again
+    upload_s: float = 0.0
 
 
 def make_release(bundle: Path) -> Release:
@@ -75,7 +75,7 @@ def make_release(bundle: Path) -> Release:
 
 def deploy(
     transport: Transport,
-    bundle: Path,
+    bundle: Path | Release,
     root: str,
     progress: Progress = silent,
     *,
@@ -86,6 +86,7 @@ def deploy(
     """Make `bundle` the current release under `root` (absolute, or relative to the login's home).
 
     Args:
+        bundle: a directory, or the release that was made of it (once, for many devices).
         owner: who deploys, for the lock's message; this login and host name when None.
         keep: releases that stay beside the current one.
         wait_s: how long to wait for another deploy to end.
@@ -93,14 +94,14 @@ def deploy(
     Raises ArtifactError (the bundle is broken), BudgetError (space: need and have), DeviceError (away,
     refuses, cut, locked), VerifyError (a file arrived changed; a host key).
     """
-    release = make_release(bundle)
+    release = bundle if isinstance(bundle, Release) else make_release(bundle)
     size_bytes = sum(map(len, release.contents.values()))
     stall_s = transport.timeout_s + wait_s + size_bytes / SLOWEST_DISK_BYTES_PER_S
     total_s = 4 * stall_s + size_bytes / SLOWEST_BYTES_PER_S
     request = {
         "release": release.name,
         "manifest": release.manifest,
-        "owner": owner or f"{getpass.getuser()}@{socket.gethostname()}",
+        "owner": owner or default_owner(),
         "keep": keep,
         "wait_s": wait_s,
         "stall_s": max(30, round(3 * stall_s)),
@@ -109,6 +110,8 @@ def deploy(
     with AgentSession(transport, arguments, stall_s=stall_s, total_s=total_s, progress=progress) as session:
         session.send_request(request)
         state = session.receive()
+        if state["type"] == "result":  # the first answer: the release is current and whole
+            return _result(release.name, root, state, unchanged=True)
         plan = plan_upload(release, state["have"])
         check_space(transport.name, root, plan, state["free_bytes"])
         begin = time.monotonic()
@@ -117,17 +120,47 @@ def deploy(
         upload_s = time.monotonic() - begin
     if result.get("release") != release.name or result.get("current") != release.name:
         raise DeviceError(f"{transport.name}: the agent installed {result.get('current')!r}; deploy again")
+    resumed_bytes = 0 if state["installed"] else size_bytes - sent_bytes
+    sizes: dict[str, Any] = {"uploaded_bytes": sent_bytes, "resumed_bytes": resumed_bytes}
+    return _result(release.name, root, result, unchanged=False, upload_s=upload_s, **sizes)
+
+
+def _result(release: str, root: str, told: dict[str, Any], **more: Any) -> DeployResult:
     return DeployResult(
-        release=release.name,
+        release=release,
         root=root,
-        unchanged=not plan and state["current"] == release.name,
-        uploaded_bytes=sent_bytes,
-        resumed_bytes=0 if state["installed"] else size_bytes - sent_bytes,
-        upload_s=upload_s,
-        releases=tuple(result["releases"]),
-        removed=tuple(result["removed"]),
-        free_bytes=result["free_bytes"],
+        releases=tuple(told["releases"]),
+        removed=tuple(told["removed"]),
+        free_bytes=told["free_bytes"],
+        **more,
     )
+
+
+def rollback(
+    transport: Transport, root: str, *, owner: str | None = None, wait_s: float = 3.0
+) -> dict[str, Any]:
+    """Make the release before the current one current; a second call goes one further back.
+
+    Returns `release` (current now), `left` (what was), `releases`, `free_bytes`. Raises DeviceError where
+    there is none before, VerifyError where its files are not what was sent.
+    """
+    request = {"owner": owner or default_owner(), "wait_s": wait_s}
+    told = ("release", "left", "releases", "free_bytes")
+    with _asked(transport, root, "rollback", stall_s=4 * transport.timeout_s + wait_s) as session:
+        session.send_request(request)
+        answer = session.receive()
+    return {key: answer[key] for key in told}
+
+
+def device_logs(transport: Transport, root: str, lines: int) -> dict[str, Any]:
+    """The last `lines` lines of the directory's `journal`, with what `device_status` tells of it."""
+    with _asked(transport, root, "logs", "--lines", str(lines)) as session:
+        return session.receive()
+
+
+def default_owner() -> str:
+    """Who asks, for the device's lock and journal: this login and host name."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def device_path(root: str) -> str:
@@ -181,7 +214,14 @@ def upload(session: AgentSession, release: Release, plan: list[dict[str, Any]], 
 
 def device_status(transport: Transport, root: str) -> dict[str, Any]:
     """What the device's directory holds (current, releases, free_bytes) and what the device is (machine)."""
-    stall_s = transport.timeout_s
-    arguments = ["status", "--root", device_path(root)]
-    with AgentSession(transport, arguments, stall_s=stall_s, total_s=3 * stall_s) as session:
+    with _asked(transport, root, "status") as session:
         return session.receive()
+
+
+def _asked(
+    transport: Transport, root: str, command: str, *options: str, stall_s: float | None = None
+) -> AgentSession:
+    """A run of one of the agent's short commands."""
+    stall_s = stall_s or transport.timeout_s
+    arguments = [command, "--root", device_path(root), *options]
+    return AgentSession(transport, arguments, stall_s=stall_s, total_s=3 * stall_s)

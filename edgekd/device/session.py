@@ -65,7 +65,7 @@ class AgentSession:
     ) -> None:
         self._transport, self._progress = transport, progress
         self._deadline = Deadline(stall_s, total_s, f"{transport.name}: the {arguments[0]}")
-        self._unread = b""
+        self._unread = self._noise = b""  # noise: the last line that was no message
         archive = agent_archive()
         self._conversation = transport.start([transport.python, "-c", BOOT, *arguments])
         try:
@@ -114,6 +114,7 @@ class AgentSession:
                 message = parse_line(line)
                 if message is not None:
                     return message
+                self._noise = line.strip() or self._noise
                 continue
             data = self._conversation.receive(self._deadline.left_s())
             self._unread += data
@@ -135,7 +136,8 @@ class AgentSession:
         """The output ended without an answer: say why."""
         name, python = self._transport.name, self._transport.python
         status, errors = self._conversation.finish(min(5.0, self._deadline.left_s()))
-        last = (errors.strip().splitlines() or [""])[-1]
+        said = (self._unread.strip() or self._noise).decode("utf-8", "replace")[-200:]
+        last = (errors.strip().splitlines() or [said])[-1]
         if "edgekd-old-python" in errors:
             version = errors.split("edgekd-old-python", 1)[1].split()[0]
             raise DeviceError(

@@ -3,51 +3,158 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from edgekd.device.bench import bench_device
 from edgekd.device.connect import find_address, open_transport, trust
-from edgekd.device.deploy import deploy
+from edgekd.device.deploy import DeployResult, deploy, device_logs, make_release, rollback
+from edgekd.device.inventory import FILE as INVENTORY
+from edgekd.device.inventory import Host, find_hosts, load_inventory
+from edgekd.device.many import DEADLINE_S, Leash, Outcome, Tell, persist, run_on_all, worst_exit_code
 from edgekd.device.transport import Transport
 from edgekd.errors import ConfigError
 from edgekd.evaluate.record import new_record
 from edgekd.pipeline.graph import make
 from edgekd.pipeline.request import Request
 from edgekd.pipeline.shipping import BUNDLE
+from edgekd.progress import Progress
 from edgekd.store import Artifact
 
+WAIT_S, WAIT_AGAIN_S = 3.0, 90.0  # for another's lock; for one's own, that a cut link left a while
+UNCHANGED = "nothing to do, the release is there"
 KNOWN_HOSTS = "known_hosts"  # in the store: keys pinned by `invoke trust`
 
 
-def deploy_to_device(request: Request, to: str) -> dict[str, Any]:
-    """Make the bundle (unless the store has it) and the device's current release of it."""
+def hosts_of(request: Request, to: str, inventory: Path | None) -> list[Host]:
+    """The devices that `to` names ("": the target's own address), every address checked.
+
+    inventory: the file; None: the project's own, where it has one. Connects to nothing.
+    """
+    target = request.need_target("linux")
+    if not to:
+        find_address(target, None)
+        return [Host(target.name, "")]
+    own = request.store.root.parent / INVENTORY
+    path = inventory or (own if own.is_file() else None)
+    hosts = find_hosts(to, load_inventory(path) if path else None)
+    for host in hosts:
+        find_address(target, host.address)
+    return hosts
+
+
+def one_host(request: Request, to: str, inventory: str = "") -> Host:
+    """The one device that `to` names; ConfigError where it names several."""
+    found = hosts_of(request, to, Path(inventory) if inventory else None)
+    if len(found) > 1:
+        raise ConfigError(f"--to {to} names {len(found)} devices and this is done on one; name one of them")
+    return found[0]
+
+
+def deploy_to_hosts(
+    request: Request, hosts: Sequence[Host], tell: Tell, *, deadline_s: float = DEADLINE_S
+) -> list[Outcome[dict[str, Any]]]:
+    """Make the bundle (unless the store has it) and the current release of each device, side by side.
+
+    A device's result is its deploy record. A link that is cut is made again, and the upload goes on.
+    """
     root = _root(request)
-    find_address(request.need_target(), to or None)  # a bad address is refused before anything is made
     artifact = make(request, "export")
-    with _transport(request, to) as transport:
-        result = deploy(transport, artifact.path / BUNDLE, root, request.progress)
-    outcome = "nothing to do, the release is there" if result.unchanged else "deployed"
-    record = {
+    release = make_release(artifact.path / BUNDLE)
+
+    def work(host: Host, leash: Leash, progress: Progress) -> dict[str, Any]:
+        def once(transport: Transport, attempt: int) -> DeployResult:
+            wait_s = WAIT_S if attempt == 1 else WAIT_AGAIN_S
+            return deploy(transport, release, root, progress, wait_s=wait_s)
+
+        result = persist(lambda: _transport(request, host.address), once, leash, progress)
+        record = _deploy_record(request, host.address, artifact, result)
+        request.store.append_record("deploy", record)
+        return record
+
+    return run_on_all(hosts, work, tell, deadline_s=deadline_s)
+
+
+def deploy_to_device(request: Request, to: str) -> dict[str, Any]:
+    """Deploy to one device; its record, or its error."""
+    return only(deploy_to_hosts(request, [one_host(request, to)], _as_progress(request)))
+
+
+def rollback_hosts(
+    request: Request, hosts: Sequence[Host], tell: Tell, *, deadline_s: float = DEADLINE_S
+) -> list[Outcome[dict[str, Any]]]:
+    """Make the release before the current one current on each device. Done once, never again by itself."""
+    root = _root(request)
+
+    def work(host: Host, leash: Leash, progress: Progress) -> dict[str, Any]:
+        with _transport(request, host.address) as transport:
+            leash.hold(transport)
+            done = rollback(transport, root)
+        record: dict[str, Any] = {"target": request.need_target().name, "to": host.address or None}
+        record |= {"outcome": "rolled back", **done, "root": root, "when": int(time.time())}
+        request.store.append_record("deploy", record)
+        return record
+
+    return run_on_all(hosts, work, tell, deadline_s=deadline_s)
+
+
+def logs_of_device(request: Request, host: Host, lines: int) -> dict[str, Any]:
+    """What was done on a device, and what its service said."""
+    with _transport(request, host.address) as transport:
+        return device_logs(transport, _root(request), lines)
+
+
+def only(outcomes: Sequence[Outcome[dict[str, Any]]]) -> dict[str, Any]:
+    """The result of the one device there is; its error is raised."""
+    outcome = outcomes[0]
+    if outcome.error:
+        raise outcome.error
+    return outcome.result or {}
+
+
+def summary(request: Request, outcomes: Sequence[Outcome[dict[str, Any]]]) -> dict[str, Any]:
+    """What became of many devices: a row each, how many of each outcome, and the exit code."""
+    rows = []
+    for outcome in outcomes:
+        row: dict[str, Any] = {"host": outcome.host.name, "seconds": round(outcome.seconds, 2)}
+        row |= {"attempts": outcome.attempts, "error": str(outcome.error) if outcome.error else None}
+        told = outcome.result or {"to": outcome.host.address, "outcome": "failed"}
+        rows.append(row | {key: value for key, value in told.items() if key != "target"})
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["outcome"]] = counts.get(row["outcome"], 0) + 1
+    code = worst_exit_code(outcomes)
+    return {"target": request.need_target().name, "hosts": rows, "counts": counts, "exit_code": code}
+
+
+def _deploy_record(request: Request, to: str, artifact: Artifact, result: DeployResult) -> dict[str, Any]:
+    told = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(result).items()}
+    told |= {"upload_s": round(result.upload_s, 3)}
+    return {
         "target": request.need_target().name,
         "to": to or None,
         "artifact": {"stage": artifact.stage, "key": artifact.key, "digest": artifact.digest},
-        "release": result.release,
-        "outcome": outcome,
-        "uploaded_bytes": result.uploaded_bytes,
-        "resumed_bytes": result.resumed_bytes,
-        "upload_s": round(result.upload_s, 3),
-        "root": result.root,
-        "releases": list(result.releases),
-        "removed": list(result.removed),
-        "free_bytes": result.free_bytes,
+        "outcome": UNCHANGED if told.pop("unchanged") else "deployed",
+        **told,
         "when": int(time.time()),
     }
-    request.store.append_record("deploy", record)
-    return record
+
+
+def _as_progress(request: Request) -> Tell:
+    """One device's work as the request's progress."""
+    quiet = ("connecting", "done")
+
+    def tell(host: Host, label: str, done: int, total: int) -> None:
+        if label not in quiet and not label.startswith("failed"):
+            request.progress(label, done, total)
+
+    return tell
 
 
 def bench_on_device(request: Request, to: str) -> dict[str, Any]:
     """Deploy what is not there yet, run the agent's bench, return the bench record."""
+    to = one_host(request, to).address
     deployed = deploy_to_device(request, to)
     artifact = make(request, "export")
     runtime = request.need_target().runtime

@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -153,6 +154,10 @@ class Sshd:
             MaxStartups 100
         """
         self.config.write_text("\n".join([text, *self.lines, ""]))
+        self.run()
+
+    def run(self) -> None:
+        """Start the server by its configuration as it is."""
         command = [SSHD, "-D", "-f", str(self.config), "-E", str(self.folder / "sshd.log")]
         self.process = subprocess.Popen(command)
         for _ in range(200):
@@ -164,6 +169,13 @@ class Sshd:
     def stop(self) -> None:
         """End the server."""
         self.process.terminate()
+        self.process.wait()
+
+    def cut_power(self) -> None:
+        """Kill the server and all that runs under it, at once; `start` switches it on again."""
+        for pid in (self.process.pid, *descendants(self.process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
     def pin(self, port: int, key: str) -> None:
@@ -189,6 +201,18 @@ class Sshd:
     def connect(self, port: int | None = None, **changes: Any) -> SshTransport:
         """A transport to this server."""
         return SshTransport(self.options(port, **changes))
+
+
+def descendants(pid: int) -> list[int]:
+    """Every process below `pid`, parents first."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = [pid]
+    for each in found:
+        found += [child for child, parent in parents.items() if parent == each]
+    return found[1:]
 
 
 class Proxy:

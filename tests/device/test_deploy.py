@@ -19,8 +19,9 @@ import pytest
 
 from edgekd.device import deploy as deploy_module
 from edgekd.device.agent.files import verify_files
+from edgekd.device.agent.history import prune
 from edgekd.device.agent.install import install
-from edgekd.device.deploy import DeployResult, deploy, device_status, make_release, plan_upload
+from edgekd.device.deploy import DeployResult, Release, deploy, device_status, make_release, plan_upload
 from edgekd.device.session import AgentSession
 from edgekd.device.transport import LinkCutError, LocalTransport
 from edgekd.errors import ArtifactError, BudgetError, DeviceError, MissingDependencyError
@@ -52,7 +53,7 @@ def test_a_deploy_lays_out_the_directory_and_a_second_sends_nothing(tmp_path: Pa
     root = tmp_path / "root"
     holds_whole(root, first.release)
     assert not first.unchanged and first.uploaded_bytes == seen[-1][1] == seen[-1][2]
-    assert names(root, ".") == ["current", "history.json", "incoming", "lock", "releases"]
+    assert names(root, ".") == ["current", "history.json", "incoming", "journal.jsonl", "lock", "releases"]
     assert names(root, f"releases/{first.release}") == ["agent.pyz", "bundle", "release.json"]
     assert not (root / "releases" / first.release / "bundle" / "int8.onnx").stat().st_mode & 0o222
     before = {p: p.lstat().st_mtime_ns for p in root.rglob("*") if p.name not in ("lock", "incoming")}
@@ -347,7 +348,7 @@ def test_a_power_cut_after_every_step_of_an_install(
             for name in steps:
                 patch.setattr(os, name, dying(getattr(os, name), left))
             try:
-                install(root, new.name, json.loads(new.manifest)["files"], new.manifest, 2)
+                finish(root, new)
             except Cut:
                 pass
             else:
@@ -357,12 +358,18 @@ def test_a_power_cut_after_every_step_of_an_install(
         files = json.loads((root / "current" / "release.json").read_text())["files"]
         verify_files(root / "current", files)
         outcomes.add(current == new.name)
-        install(root, new.name, json.loads(new.manifest)["files"], new.manifest, 2)
+        finish(root, new)
         holds_whole(root, new.name)
     assert point > 15 and outcomes == {False, True}
 
 
-def staged(root: Path, bundle: Path) -> Any:
+def finish(root: Path, new: Release) -> None:
+    """What the agent does once every byte is there."""
+    install(root, new.name, json.loads(new.manifest)["files"], new.manifest)
+    prune(root, new.name, 2)
+
+
+def staged(root: Path, bundle: Path) -> Release:
     """Everything of a release in incoming/, as after its upload."""
     release = make_release(bundle)
     for path, data in release.contents.items():

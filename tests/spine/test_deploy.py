@@ -79,11 +79,38 @@ def test_a_second_deploy_sends_nothing(project: Path, there: list[str]) -> None:
     assert done["uploaded_bytes"] == 0 and "nothing to do" in done["outcome"]
 
 
+def test_several_devices_by_inventory_then_back_and_the_journal(project: Path, there: list[str]) -> None:
+    address, rest = there[3], [*there[:2], *there[4:]]
+    (project / "inventory.toml").write_text(
+        f'[hosts]\nhere = {{ address = "{address}", groups = ["all-of-it"] }}\n'
+        f'gone = {{ address = "127.0.0.1:1", groups = ["all-of-it"] }}\n'
+    )
+    done = edgekd(project, "deploy", "--recipe", "quick", *rest, "--to", "@all-of-it", "--json")
+    assert done.returncode == 6, done.stderr
+    found = json.loads(done.stdout)
+    assert [(row["host"], row["error"] is None) for row in found["hosts"]] == [
+        ("here", True),
+        ("gone", False),
+    ]
+    assert found["hosts"][0]["release"].startswith("quick-") and found["counts"]["failed"] == 1
+    both = edgekd(project, "deploy", "--recipe", "quick", *rest, "--to", "here,gone")
+    assert both.returncode == 6 and "edgekd: gone: 127.0.0.1 port 1 refuses connections" in both.stderr
+    assert "1 failed" in both.stdout and "Traceback" not in both.stderr
+    back = edgekd(project, "deploy", "--rollback", *rest, "--to", "here")
+    assert back.returncode == 6 and "no release before" in back.stderr and back.stdout == ""
+    told = edgekd(project, "logs", *rest, "--to", "here")
+    assert told.returncode == 0 and "deployed" in told.stdout, told.stderr
+    entries = json.loads(edgekd(project, "logs", *there, "--lines", "1", "--json").stdout)["journal"]
+    assert [entry["event"] for entry in entries] == ["deployed"]
+
+
 BAD = [
     (["--to", "127.0.0.1:1"], 6, "refuses connections"),
     (["--to", "not an address"], 2, "is no address"),
     (["--to", "127.0.0.1:99999"], 2, "is no address"),
     (["--to", ""], 2, "has no address"),
+    (["--to", "@attic"], 2, "attic"),
+    (["--to", "127.0.0.1:1", "--deadline", "soon"], 2, "--deadline is 'soon'"),
 ]
 
 

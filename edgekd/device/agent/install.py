@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .files import SCHEMA, damaged, read_table, sha256_file, sync, verify_files, write_whole
+from .files import damaged, read_table, sha256_file, sync, verify_files, write_whole
 from .messages import AgentError
 
 RELEASE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}-[0-9a-f]{12}")
@@ -52,8 +51,8 @@ def describe_root(root: Path) -> dict[str, Any]:
     return {"current": current, "releases": names, "free_bytes": space.f_bavail * space.f_frsize}
 
 
-def install(root: Path, release: str, files: dict[str, Any], manifest_text: str, keep: int) -> list[str]:
-    """Turn what lies in incoming/ into the current release; returns the old releases that were removed.
+def install(root: Path, release: str, files: dict[str, Any], manifest_text: str) -> None:
+    """Turn what lies in incoming/ into the current release.
 
     Order: check, fsync, rename the directory, rename the symlink. Cut anywhere, `current` names a whole
     release, and calling again finishes. A release that is there but damaged is mended file by file.
@@ -64,7 +63,6 @@ def install(root: Path, release: str, files: dict[str, Any], manifest_text: str,
         place(final, staging, files, manifest_text)
     verify_files(final, files)
     activate(root, release)
-    return prune(root, release, keep)
 
 
 def place(final: Path, staging: Path, files: dict[str, Any], manifest_text: str) -> None:
@@ -105,34 +103,18 @@ def activate(root: Path, release: str) -> None:
     sync(root)
 
 
-def prune(root: Path, release: str, keep: int) -> list[str]:
-    """Remember the order of releases in history.json and remove all but `keep` before the current one."""
-    path, releases = root / "history.json", root / "releases"
-    present = [p for p in releases.iterdir() if RELEASE_NAME.fullmatch(p.name)]
-    names = [p.name for p in sorted(present, key=lambda p: p.stat().st_mtime)]
-    try:
-        known = [str(n) for n in json.loads(path.read_text(encoding="utf-8"))["releases"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        known = []  # lost or never written: the order of installation is good enough
-    order = [n for n in names if n not in known] + [n for n in known if n in names]
-    order = [n for n in order if n != release]
-    removed, kept = (order[:-keep], order[-keep:]) if keep else (order, [])
-    text = json.dumps({"schema": SCHEMA, "releases": [*kept, release]}) + "\n"
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        write_whole(path, text)
-    for name in removed:
-        shutil.rmtree(releases / name)
-    return removed
-
-
 def find_release(root: Path) -> str:
     """The name of the current release, its files verified."""
     if not (root / "current").is_symlink():
         raise AgentError("empty", f"{root} holds no release; deploy first")
     release = os.path.basename(os.readlink(root / "current"))
-    final = root / "releases" / release
+    check_release(root / "releases" / release)
+    return release
+
+
+def check_release(final: Path) -> None:
+    """Hold a release's manifest to its name and its files to the manifest; AgentError `mismatch`."""
     manifest = final / "release.json"
-    if not manifest.is_file() or sha256_file(manifest)[:12] != release[-12:]:
+    if not manifest.is_file() or sha256_file(manifest)[:12] != final.name[-12:]:
         raise damaged(manifest)
     verify_files(final, read_table(manifest)["files"])
-    return release

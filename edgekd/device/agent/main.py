@@ -6,9 +6,11 @@ import argparse
 import contextlib
 import errno
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 from .bench import bench
+from .history import logs, rollback
 from .install import describe_root
 from .machine import machine
 from .messages import AgentError, emit
@@ -25,13 +27,22 @@ def status(arguments: argparse.Namespace) -> None:
     emit("result", **describe_root(root), machine=machine(), python=platform.python_version())
 
 
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "bench": bench,
+    "deploy": deploy,
+    "logs": logs,
+    "rollback": rollback,
+    "status": status,
+}
+
+
 def parse(argv: list[str]) -> argparse.Namespace:
     """Arguments of one command."""
     parser = argparse.ArgumentParser(prog="agent.pyz", description="edgekd's part on a Linux device")
-    parser.add_argument("command", choices=("deploy", "bench", "status"))
+    parser.add_argument("command", choices=sorted(COMMANDS))
     for name, text in (("root", "edgekd"), ("bundle", ""), ("variant", "int8")):
         parser.add_argument(f"--{name}", default=text)
-    for name, default in (("threads", 1), ("warmup", 20), ("runs", 300), ("samples", 0)):
+    for name, default in (("threads", 1), ("warmup", 20), ("runs", 300), ("samples", 0), ("lines", 50)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--max-seconds", type=float, default=10.0)
     return parser.parse_args(argv)
@@ -55,7 +66,7 @@ def main(argv: list[str]) -> int:
     """Run one command; every failure is one error message and exit status 1."""
     try:
         arguments = parse(argv)
-        {"deploy": deploy, "bench": bench, "status": status}[arguments.command](arguments)
+        COMMANDS[arguments.command](arguments)
         return 0
     except AgentError as error:
         failure = error

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from .files import sha256_file
+from .history import note, prune, read_history
 from .install import RELEASE_NAME, describe_root, install, locked
 from .messages import AgentError, emit
 
@@ -95,12 +96,28 @@ def deploy(arguments: argparse.Namespace) -> None:
         for other in (root / "incoming").iterdir():
             if other.name != release:
                 shutil.rmtree(other)
-        emit("state", **survey(root, release, files))
+        here = survey(root, release, files)
+        if stands(root, release, files, here):
+            emit("result", unchanged=True, release=release, removed=[], **describe_root(root))
+            return
+        emit("state", **here)
         signal.alarm(stall_s)
         line = source.readline()
         signal.alarm(0)
         if not line:
             raise AgentError("cut", "the deployer went away; deploy again")
         receive(root / "incoming" / release, json.loads(line)["send"], source, stall_s)
-        removed = install(root, release, files, manifest_text, request["keep"])
-        emit("result", release=release, removed=removed, **describe_root(root))
+        install(root, release, files, manifest_text)
+        removed = prune(root, release, request["keep"])
+        note(root, "deployed", release, request["owner"])
+        emit("result", unchanged=False, release=release, removed=removed, **describe_root(root))
+
+
+def stands(root: Path, release: str, files: dict[str, Any], here: dict[str, Any]) -> bool:
+    """Whether the release is current and whole, and nothing of it is still on its way."""
+    manifest = root / "releases" / release / "release.json"
+    if here["current"] != release or (root / "incoming" / release).exists() or not manifest.is_file():
+        return False
+    whole = all(here["have"].get(n, {}).get("sha256") == e["sha256"] for n, e in files.items())
+    known = (root / "history.json").is_file() and read_history(root)[0][-1] == release
+    return whole and known and sha256_file(manifest)[:12] == release[-12:]
