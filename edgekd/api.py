@@ -344,3 +344,18 @@ def _model_file(path: Path) -> ModelFile:
 
     form = "qdq" if is_qdq(path.read_bytes(), path.name) else "float"
     return ModelFile(path, form, sha256_file(path))
+
+
+def simulate_rollouts(
+    words: Mapping[str, str | bool], out: Path | None = None, *, progress: Progress = silent
+) -> dict[str, Any]:
+    """What rollouts under the shipped gate would cost a simulated fleet; `out`: where the picture goes (SVG).
+
+    words: option texts (`devices`, `tolerated`, `rates`, ...: fleet/question.py). Raises ConfigError.
+    """
+    from edgekd.fleet.question import answer, picture, question
+
+    found = answer(question(words), progress)
+    if out is not None:
+        out.write_text(picture(found), "utf-8")
+    return found

@@ -52,6 +52,15 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "no_skips": (False, "a skipped test is a failed test"),
     "seed": ("", "of a soak's random inputs"),
     "count": ("", "of a soak's inputs"),
+    "devices": ("", "devices of a fleet (default: 1000)"),
+    "tolerated": ("", "failure rate that a release may have, as 0.01 or 1% (default: 1%)"),
+    "rates": ("", "failure rates to try, a comma between them (default: 0.5% to 100%)"),
+    "canaries": ("", "devices that go first (default: 10)"),
+    "max_failed": ("", "devices that a wave may be expected to lose (default: 1.5 x tolerated, 8 at least)"),
+    "silent": ("", "share of devices that begin and never answer (default: 0)"),
+    "absent": ("", "share of devices that never begin (default: 0)"),
+    "runs": ("", "simulated rollouts at each rate (default: 200)"),
+    "resumes": (False, "an operator who resumes every pause: only evidence stops anything"),
 }
 MADE_FROM = ("recipe", "target", "model", "data", "source", "log", "samples")
 COMMON = (*MADE_FROM, "compiler", "optimize", "winograd", "engine", "store", "shared", "json", "again")
