@@ -5,12 +5,15 @@ Ops, shapes and layout are those that the exported and quantized student will ha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekd.learn.structure import INPUT, LayerSpec, Structure
+from edgekd.qgraph.encoding import uniform
 from edgekd.qgraph.ir import Op, QGraph, Tensor
 from edgekd.qgraph.validate import validate
 
@@ -21,7 +24,6 @@ _SCALE = np.array([0.04], np.float32)  # of every activation; weights are scaled
 class _Blank:
     def __init__(self, structure: Structure) -> None:
         self.structure = structure
-        self.rng = np.random.Generator(np.random.Philox(_SEED))
         self.tensors: list[Tensor] = []
         self.ops: list[Op] = []
 
@@ -33,28 +35,20 @@ class _Blank:
         """A ReLU is the clamp at the zero point -128, as the quantizer leaves it."""
         return self.add(Tensor(name, shape, "int8", _SCALE, -128 if relu else 0))
 
-    def normal(self, shape: tuple[int, ...], axis: int) -> npt.NDArray[np.int8]:
-        """Weights as training leaves them: normal, each output channel's largest at 127.
-
-        Uniform ones would have sums twice as large, beyond what some kernels take.
-        """
-        drawn = self.rng.standard_normal(shape)
-        others = tuple(i for i in range(len(shape)) if i != axis)
-        scaled = 127 * drawn / np.abs(drawn).max(others, keepdims=True)
-        return np.asarray(np.rint(scaled), np.int8)
-
-    def linear(self, name: str, spec: LayerSpec, x: int, size: tuple[int, int]) -> int:
-        """A convolution or dense layer behind tensor `x`."""
+    def linear(self, name: str, spec: LayerSpec, x: int, size: tuple[int, int], bits: int) -> int:
+        """A convolution or dense layer behind tensor `x`; bits: of its weights."""
         dense, depthwise = spec.kind == "dense", spec.groups > 1
         window = () if dense else (spec.kernel, spec.kernel)
         rows = 1 if depthwise else spec.outputs
         shape = (rows, *window, spec.outputs if depthwise else spec.inputs)
         axis = 3 if depthwise else 0
-        data = self.normal(shape, axis)
-        spread = 50 * np.sqrt(spec.weights / spec.outputs)  # of int8 weights and activations' sums
+        data, values = _drawn(shape, axis, bits)
+        data = _moved(data, axis, len(self.ops))  # equal arrays would be stored once
+        largest = (1 << bits - 1) - 1
+        spread = 0.4 * largest * np.sqrt(spec.weights / spec.outputs)  # of int8 weights and activations' sums
         step = np.full(1 if dense else spec.outputs, 1 / spread, np.float32)
-        weights = self.add(Tensor(f"{name}/w", shape, "int8", step, 0, axis, data))
-        values = self.rng.integers(-999, 1000, spec.outputs).astype(np.int32)
+        encoding = uniform(bits, spec.outputs, axis) if bits < 8 else None
+        weights = self.add(Tensor(f"{name}/w", shape, "int8", step, 0, axis, data, encoding))
         products = _SCALE * step
         bias = self.add(Tensor(f"{name}/b", values.shape, "int32", products, 0, 0, values))
         height, width = size
@@ -78,8 +72,34 @@ class _Blank:
 _AXES = np.array([1, 2], np.int32)
 
 
-def blank_graph(structure: Structure) -> QGraph:
-    """The validated graph (batch 1, NHWC, int8 in and out); the same bytes for the same structure."""
+@lru_cache(maxsize=64)
+def _drawn(
+    shape: tuple[int, ...], axis: int, bits: int
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int32]]:
+    """(weights, biases), the same for the same shape: weights as training leaves them, normal, each output
+    channel's largest at the largest of `bits`. (Uniform ones would have sums twice as large, beyond what some
+    kernels take.)"""
+    rng = np.random.Generator(np.random.Philox(_SEED))
+    drawn = rng.standard_normal(shape)
+    others = tuple(i for i in range(len(shape)) if i != axis)
+    scaled = ((1 << bits - 1) - 1) * drawn / np.abs(drawn).max(others, keepdims=True)
+    biases = rng.integers(-999, 1000, shape[axis])
+    return np.asarray(np.rint(scaled), np.int8), biases.astype(np.int32)
+
+
+def _moved(data: npt.NDArray[np.int8], axis: int, by: int) -> npt.NDArray[np.int8]:
+    """Each output channel's weights moved round by some places: other bytes, of the same sums."""
+    channels = np.moveaxis(data, axis, 0)
+    moved = np.roll(channels.reshape(len(channels), -1), by, axis=1).reshape(channels.shape)
+    return np.ascontiguousarray(np.moveaxis(moved, 0, axis))
+
+
+def blank_graph(structure: Structure, bits: Mapping[int, int] | None = None) -> QGraph:
+    """The validated graph (batch 1, NHWC, int8 in and out); the same bytes for the same structure.
+
+    bits: of the weights of single layers by their place, 8, 4 or 2; 8 where a layer is not named.
+    """
+    bits = bits or {}
     made = _Blank(structure)
     channels, *size = structure.input_shape
     outputs = {INPUT: made.activation("input", (1, *size, channels))}
@@ -91,7 +111,7 @@ def blank_graph(structure: Structure) -> QGraph:
             assert spec.other is not None
             outputs[index] = made.sum(name, spec, x, outputs[spec.other])
         else:
-            outputs[index] = made.linear(name, spec, x, structure.sizes[index])
+            outputs[index] = made.linear(name, spec, x, structure.sizes[index], bits.get(index, 8))
     last = (outputs[len(structure.layers) - 1],)
     graph = QGraph("blank", tuple(made.tensors), tuple(made.ops), (outputs[INPUT],), last)
     validate(graph)

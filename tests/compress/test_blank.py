@@ -11,6 +11,8 @@ from edgekd.compress.prune import prune
 from edgekd.export.torch_to_onnx import export_net
 from edgekd.learn.structure import Structure
 from edgekd.mcu.check import check
+from edgekd.mcu.options import options_for
+from edgekd.mcu.price import price
 from edgekd.qgraph.edges import strip_float_edges
 from edgekd.qgraph.loader import load_graph
 from edgekd.quantize.ptq import quantize_onnx
@@ -36,6 +38,19 @@ def test_its_ops_bytes_and_cycles_are_the_real_ones(tmp_path: Path, model: str) 
     assert one["parts"]["arena"] == two["parts"]["arena"]
     assert one["cycles"] == pytest.approx(two["cycles"], rel=0.05)
     assert one["parts"]["weights"] == pytest.approx(two["parts"]["weights"], rel=0.05)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("model", STUDENTS)
+def test_its_price_is_that_of_the_code(model: str, bits: int) -> None:
+    structure = student(model).structure
+    graph = blank_graph(structure, {i: bits for i, spec in enumerate(structure.layers) if spec.weights > 600})
+    row, found = check(graph, [TARGET], "clang")["targets"][0], price(graph, TARGET, options_for(TARGET))
+    assert (found.cycles, found.ram_bytes) == (row["cycles"], row["ram_need"])
+    assert found.flash_bytes == row["flash_need"]
+    assert found.instructions and found.instructions < row["cycles"]
+    if bits == 4 and model in ("resnet", "blocks"):  # enough weights to pay for the code that unpacks
+        assert found.flash_bytes < price(blank_graph(structure), TARGET, options_for(TARGET)).flash_bytes
 
 
 def test_pruned_to_a_devices_cycles() -> None:

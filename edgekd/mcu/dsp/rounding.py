@@ -10,7 +10,11 @@ the 255 steps of the output at exactly the right sum, over the whole range that 
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +96,30 @@ def _window(
     return at_least.max(axis=1), at_most.min(axis=1)
 
 
+Found = TypeVar("Found")
+_REMEMBERED = 256  # layers: those of a few graphs
+
+
+def remembered(work: Callable[..., dict[int, Found]]) -> Callable[..., dict[int, Found]]:
+    """The same function of arrays and whole numbers, computed once for the same ones: a search prices many
+    graphs that share layers, and a graph is looked at twice where sums are fused. Arrays in what it gives are
+    not to be written."""
+    known: OrderedDict[tuple[object, ...], dict[int, Found]] = OrderedDict()
+
+    @wraps(work)
+    def recalled(*arguments: Ints | int) -> dict[int, Found]:
+        key = tuple(a.tobytes() if isinstance(a, np.ndarray) else a for a in arguments)
+        if key not in known:
+            known[key] = work(*arguments)
+            if len(known) > _REMEMBERED:
+                known.popitem(last=False)
+        known.move_to_end(key)
+        return dict(known[key])
+
+    return recalled
+
+
+@remembered
 def possible_shifts(multipliers: Ints, shifts: Ints, lowest: Ints, highest: Ints) -> dict[int, Proved]:
     """Every `shift` under which all channels are proved."""
     live = shifts[(multipliers > 0) & (shifts < _LONG_SHIFT)]
@@ -183,6 +211,7 @@ def _constant_window(
     return at_least.max(axis=1), at_most.min(axis=1)
 
 
+@remembered
 def possible_folds(
     multipliers: Ints, shifts: Ints, lowest: Ints, highest: Ints, together: int = 1
 ) -> dict[int, Folded]:

@@ -45,7 +45,7 @@ class _Walk:
     def __init__(self, seen: Seen) -> None:
         self.seen = seen
         self.features: Counter[str] = Counter(calls=1)
-        self.copies = NOTHING
+        self._copied: Counter[bool] = Counter()  # rows, by whether both their ends are aligned
         self._band_rows = seen.number("band_rows")
 
     def run(self) -> None:
@@ -85,8 +85,15 @@ class _Walk:
         self.features["filled bytes outside"] += (count - len(inside)) * pitch
         for r in inside:
             starts = r * size_bytes, 4 * at("block_words") + (r - first) * pitch + before
-            aligned = all(start % 4 == 0 for start in starts)
-            self.copies += self.seen.leaf("copy").once(copy.runs(size_bytes, aligned))
+            self._copied[all(start % 4 == 0 for start in starts)] += 1
+
+    @property
+    def copies(self) -> Work:
+        """What the copies of rows into bands run."""
+        total, size_bytes = NOTHING, self.seen.number("in_row_bytes") if self._copied else 0
+        for aligned, rows in self._copied.items():
+            total += self.seen.leaf("copy").once(copy.runs(size_bytes, aligned)) * rows
+        return total
 
 
 def packed_weights(seen: Seen) -> Usage:
