@@ -23,6 +23,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 500, 80
 # Who may read the environment, the working directory, the clock or a global random generator, and why.
 READS_THE_WORLD = {
     "api.py": "the program's edge",
+    "api_fleet.py": "the program's edge",
     "cli/": "the program's edge",
     "doctor.py": "looks at the machine",
     "pipeline/": "the one place that knows when and where",

@@ -43,7 +43,8 @@ ALLOWED = {
     "pipeline": "compress data declaration device doctor errors evaluate export fleet learn mcu progress"
     " qgraph quantize recipe resources shared signal store target",
     "api": "declaration errors fleet pipeline progress qgraph recipe resources shared store target",
-    "cli": "api declaration doctor errors report",
+    "api_fleet": "api declaration errors fleet progress store",
+    "cli": "api api_fleet declaration doctor errors report",
 }
 
 # Library -> where it may be imported: path prefixes below edgekd/.

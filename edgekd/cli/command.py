@@ -61,6 +61,14 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "absent": ("", "share of devices that never begin (default: 0)"),
     "runs": ("", "simulated rollouts at each rate (default: 200)"),
     "resumes": (False, "an operator who resumes every pause: only evidence stops anything"),
+    "fleet": ("", "the fleet's folder (default: fleet/ of the project)"),
+    "name": ("", "what it is called"),
+    "online_days": ("", "how long what the online key signs is valid: 7 (default) to 30"),
+    "paper": ("", "the file of the keys' paper backup (default: paper.txt in the fleet's folder)"),
+    "signer": ("", "URI of a key in an HSM, KMS or the like (securesystemslib's), in place of a file"),
+    "public": ("", "PEM file of that key's public half"),
+    "offline": (False, "all that expires, with the offline keys, too"),
+    "strict": (False, "end with an error where there is a warning"),
 }
 MADE_FROM = ("recipe", "target", "model", "data", "source", "log", "samples")
 COMMON = (*MADE_FROM, "compiler", "optimize", "winograd", "engine", "store", "shared", "json", "again")

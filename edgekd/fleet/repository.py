@@ -121,6 +121,10 @@ class StaticRepository(Repository):
 
     # -- signing
 
+    def touch(self, role: str) -> None:
+        """A new version of a role as it is: for a fresh expiry, or other signatures."""
+        self.close(role, self.open(role))
+
     def refresh(self) -> None:
         """Make snapshot and timestamp follow the pending roles."""
         self.do_snapshot(force="snapshot" in self.pending)
@@ -130,13 +134,16 @@ class StaticRepository(Repository):
         """Add to each pending role the signatures that its keys may give; (role, keyid) of those added."""
         added = []
         for signer in signers:
-            for role, md in self.pending.items():
-                if signer.public_key.keyid in self._keyids(role) and (
-                    signer.public_key.keyid not in md.signatures
-                ):
-                    _sign(md, signer)
-                    added.append((role, signer.public_key.keyid))
+            keyid = signer.public_key.keyid
+            for role in self.pending:
+                if self.may_sign(role, keyid):
+                    _sign(self.pending[role], signer)
+                    added.append((role, keyid))
         return added
+
+    def may_sign(self, role: str, keyid: str) -> bool:
+        """Whether a key is one of the pending role's and has not signed it."""
+        return keyid in self._keyids(role) and keyid not in self.pending[role].signatures
 
     def lacking(self) -> list[Lack]:
         """The pending roles that too few keys have signed, root by its old and its new keys."""
@@ -161,6 +168,25 @@ class StaticRepository(Repository):
         for delegator in self._delegators(role):
             found |= set(delegator.get_delegated_role(role).keyids)
         return found
+
+    # -- between two signers
+
+    def save(self, folder: Path) -> None:
+        """Keep what is pending in a folder, for the next signer; an empty one where nothing is."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for role, md in self.pending.items():
+            write_atomically(folder / f"{role}.json", md.to_bytes(COMPACT))
+        for path in folder.glob("*.json"):
+            if path.stem not in self.pending:
+                path.unlink()
+
+    def load(self, folder: Path) -> None:
+        """Take up what `save` kept. Raises ArtifactError for a damaged file."""
+        for path in sorted(folder.glob("*.json")):
+            try:
+                self.pending[path.stem] = Metadata.from_bytes(path.read_bytes())
+            except DeserializationError:
+                raise ArtifactError(f"{path}: damaged; remove its folder and propose anew") from None
 
     # -- publishing
 

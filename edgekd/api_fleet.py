@@ -1,0 +1,142 @@
+"""Fleets for a program or a notebook: keys and signed releases; what the command line calls.
+
+Every function raises EdgekdError with one sentence; nothing prints. `folder` is the fleet's
+(edgekd/fleet/home.py); None means `fleet/` of the project. `ask` gives the passphrase of a key by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekd.api import project_root
+from edgekd.errors import ArtifactError, ConfigError, MissingDependencyError
+
+if TYPE_CHECKING:
+    from edgekd.fleet.home import Home
+    from edgekd.fleet.keys import Elsewhere
+
+Ask = Callable[[str], str]
+NEEDED = ("cryptography", "cyclonedx", "securesystemslib", "tuf")
+
+
+def fleet_folder(folder: Path | None = None) -> Path:
+    """The fleet's folder: the one named, else `fleet/` of the project around the working directory."""
+    return folder or project_root(Path.cwd()) / "fleet"
+
+
+def open_fleet(folder: Path | None = None) -> Home:
+    """The fleet as it is now. Raises ConfigError where there is none."""
+    need_packages()
+    from edgekd.fleet.home import open_home
+
+    return open_home(fleet_folder(folder), datetime.now(UTC))
+
+
+def need_packages() -> None:
+    """Raise MissingDependencyError where the packages of fleets are not installed."""
+    absent = [name for name in NEEDED if find_spec(name) is None]
+    if absent:
+        raise MissingDependencyError(
+            f"fleets need {', '.join(absent)}; install them with: pip install 'edgekd[fleet]'"
+        )
+
+
+def keys_init(
+    folder: Path | None = None,
+    *,
+    name: str = "",
+    online_days: int = 7,
+    paper: Path | None = None,
+    ask: Ask,
+) -> dict[str, Any]:
+    """Begin a fleet: keys, both repositories signed and published to `host/`, sheets of paper.
+
+    paper: the file that the sheets are written to, mode 0600 (default: paper.txt in the folder). Returns
+    {"fleet", "folder", "paper", "keys": [{"name", "duty", "where"}]}.
+    """
+    need_packages()
+    from edgekd.fleet import keys, sheets
+
+    place = fleet_folder(folder)
+    file = paper or place / sheets.FILE
+    sheets.refuse(file)
+    fleet = name or "".join(c if c.isalnum() else "-" for c in place.resolve().parent.name.lower())
+    made = keys.init(place, fleet, datetime.now(UTC), ask, online_days=online_days)
+    sheets.write(file, made.sheets.values())
+    ring = made.home.ring
+    rows = [{"name": e.name, "duty": e.duty, "where": e.uri} for e in ring.entries.values()]
+    return {"fleet": fleet, "folder": str(place), "paper": str(file), "keys": rows}
+
+
+def keys_status(folder: Path | None = None) -> dict[str, Any]:
+    """What expires when, which keys are in force, what waits, what to do about it (keystatus.py)."""
+    home = open_fleet(folder)
+    from edgekd.fleet.keystatus import status
+
+    return status(home)
+
+
+def keys_rotate(
+    folder: Path | None = None,
+    *,
+    name: str,
+    signer: str = "",
+    public: Path | None = None,
+    paper: Path | None = None,
+    ask: Ask,
+    ask_new: Ask | None = None,
+) -> dict[str, Any]:
+    """Replace a key; what `edgekd.fleet.keys.rotate` returns, its sheet written to `paper`.
+
+    signer, public: the URI and the public half of a key that lies in an HSM or a KMS.
+    """
+    home = open_fleet(folder)
+    from edgekd.fleet import keys, sheets
+
+    file = paper or home.folder / sheets.FILE
+    elsewhere = _elsewhere(signer, public)
+    if elsewhere is None and home.ring.entry(name).duty != "online":
+        sheets.refuse(file)
+    done = keys.rotate(home, name, ask, ask_new=ask_new, elsewhere=elsewhere)
+    sheet = done.pop("sheet")
+    if sheet:
+        sheets.write(file, [sheet])
+    return done | {"paper": str(file) if sheet else None}
+
+
+def keys_refresh(folder: Path | None = None, *, offline: bool = False, ask: Ask) -> dict[str, Any]:
+    """Sign anew what expires; what `edgekd.fleet.keys.refresh` returns."""
+    home = open_fleet(folder)
+    from edgekd.fleet.keys import refresh
+
+    return refresh(home, ask, offline=offline)
+
+
+def keys_recover(folder: Path | None = None, *, name: str, paper: Path, ask_new: Ask) -> Path:
+    """Make a key's file again from its sheet; its path."""
+    home = open_fleet(folder)
+    from edgekd.fleet.keys import recover
+
+    try:
+        text = paper.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise ArtifactError(f"{paper}: cannot be read as text; type the sheet's four lines into it") from None
+    return recover(home, name, text, str(paper), ask_new)
+
+
+def _elsewhere(signer: str, public: Path | None) -> Elsewhere | None:
+    from edgekd.fleet.keyring import key_of_pem
+    from edgekd.fleet.keys import Elsewhere
+
+    if bool(signer) != bool(public):
+        raise ConfigError("--signer names a key elsewhere and --public its public half; give both")
+    return Elsewhere(signer, key_of_pem(public)) if signer and public else None
+
+
+def known_keys(folder: Path | None = None) -> Mapping[str, str]:
+    """Name and duty of every key that the fleet has had."""
+    return {name: entry.duty for name, entry in open_fleet(folder).ring.entries.items()}
