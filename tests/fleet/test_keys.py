@@ -1,11 +1,10 @@
-"""The life of keys on real files: begin, lose, replace, recover from paper, and every mistake in one sentence."""
+"""The life of keys on real files: begin, lose, replace, recover from paper; each mistake in one sentence."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -167,7 +166,7 @@ def test_the_offline_part_is_signed_anew(home: Home) -> None:
 
 def test_an_expired_offline_part_is_refused_before_anything_is_chosen(home: Home) -> None:
     late = open_home(home.folder, NOW + timedelta(days=181))
-    with pytest.raises(RolloutError, match="targets has expired.*keys.refresh --offline"):
+    with pytest.raises(RolloutError, match=r"targets has expired.*keys\.refresh --offline"):
         keys.refuse_expired(late, late.open())
 
 
@@ -237,19 +236,18 @@ def test_a_file_of_sheets_that_was_left_is_warned_of(home: Home) -> None:
 # ---- bad input ------------------------------------------------------------------------------------------
 
 
-def bad_files() -> Iterator[tuple[str, str, type[EdgekdError]]]:
-    yield "missing", "the key cannot be read .No such file", ConfigError
-    yield "world-readable", r"others may read it \(mode 644\); chmod 600", ConfigError
-    yield "group-readable", r"others may read it \(mode 640\); chmod 600", ConfigError
-    yield "truncated", "wrong passphrase, or damaged", ConfigError
-    yield "no key", "wrong passphrase, or damaged", ConfigError
-    yield "unencrypted", "wrong passphrase, or damaged", ConfigError
-    yield "another key", "another key's secret; bring that of key", VerifyError
+BAD_FILES = [
+    ("missing", "the key cannot be read .No such file", ConfigError),
+    ("world-readable", r"others may read it \(mode 644\); chmod 600", ConfigError),
+    ("group-readable", r"others may read it \(mode 640\); chmod 600", ConfigError),
+    ("truncated", "wrong passphrase, or damaged", ConfigError),
+    ("no key", "wrong passphrase, or damaged", ConfigError),
+    ("unencrypted", "wrong passphrase, or damaged", ConfigError),
+    ("another key", "another key's secret; bring that of key", VerifyError),
+]
 
 
-@pytest.mark.parametrize(
-    ("damage", "message", "kind"), bad_files(), ids=lambda v: v if isinstance(v, str) else ""
-)
+@pytest.mark.parametrize(("damage", "message", "kind"), BAD_FILES)
 def test_a_bad_key_file_is_one_sentence(
     home: Home, damage: str, message: str, kind: type[EdgekdError]
 ) -> None:
@@ -304,7 +302,7 @@ def test_a_fleet_is_not_begun_over_another(home: Home) -> None:
 
 
 def test_a_folder_without_a_fleet_and_a_damaged_one(tmp_path: Path, home: Home) -> None:
-    with pytest.raises(ConfigError, match="no fleet is here; begin one with keys.init"):
+    with pytest.raises(ConfigError, match=r"no fleet is here; begin one with keys\.init"):
         open_home(tmp_path, NOW)
     (home.folder / "keys.json").write_text("{")
     with pytest.raises(ArtifactError, match="damaged"):
