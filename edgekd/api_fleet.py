@@ -6,6 +6,7 @@ Every function raises EdgekdError with one sentence; nothing prints. `folder` is
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.api import project_root
 from edgekd.errors import ArtifactError, ConfigError, MissingDependencyError
+from edgekd.progress import Progress, silent
 
 if TYPE_CHECKING:
     from edgekd.fleet.home import Home
@@ -114,6 +116,19 @@ def keys_refresh(folder: Path | None = None, *, offline: bool = False, ask: Ask)
     from edgekd.fleet.keys import refresh
 
     return refresh(home, ask, offline=offline)
+
+
+def keys_drill(progress: Progress = silent) -> list[dict[str, Any]]:
+    """Rehearse rotations, losses and thefts on a fleet of its own in a scratch folder (edgekd/fleet/drill.py).
+
+    Returns [{"part", "what", "expected", "got", "is_right"}].
+    """
+    need_packages()
+    from edgekd.fleet.drill import drill
+
+    with tempfile.TemporaryDirectory(prefix="edgekd-drill-") as scratch:
+        steps = drill(Path(scratch), datetime.now(UTC), progress)
+    return [{**vars(step), "is_right": step.is_right} for step in steps]
 
 
 def keys_recover(folder: Path | None = None, *, name: str, paper: Path, ask_new: Ask) -> Path:

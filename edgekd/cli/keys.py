@@ -1,4 +1,4 @@
-"""The tasks of a fleet's keys: `keys.init`, `keys.status`, `keys.rotate`, `keys.refresh`, `keys.recover`."""
+"""The tasks of a fleet's keys: `keys.init`, `keys.status`, `keys.rotate`, `keys.refresh`, `keys.recover`, `keys.drill`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from edgekd.cli.command import advise, command, number, print_json
 from edgekd.cli.passphrases import ask, ask_new
-from edgekd.errors import ConfigError, RolloutError
+from edgekd.errors import ConfigError, RolloutError, VerifyError
 
 LOST = (
     ("the online key", "nothing new can be chosen until it is replaced: keys.rotate, with two root keys"),
@@ -105,6 +105,25 @@ def refresh(**given: Any) -> None:
         print_json(done)
         return
     show_outcome(done)
+
+
+@command("json", group="keys")
+def drill(**given: Any) -> None:
+    """Rehearse: every role rotated, keys lost, a device that was away, each move of a stolen online key."""
+    from edgekd import api_fleet
+    from edgekd.report.screen import ProgressView
+    from edgekd.report.tables import show_table
+
+    with ProgressView() as view:
+        steps = api_fleet.keys_drill(view)
+    wrong = [step for step in steps if not step["is_right"]]
+    if given["json"]:
+        print_json(steps)
+    else:
+        rows = [[step["part"], step["what"], step["got"], step["is_right"]] for step in steps]
+        show_table("Drill, on a fleet of its own", ("part", "what", "came of it", "as it must"), rows)
+    if wrong:
+        raise VerifyError(f"{wrong[0]['what']}: {wrong[0]['got']}, and it must be {wrong[0]['expected']}")
 
 
 @command("fleet", "paper", positional=("key_name",), group="keys")

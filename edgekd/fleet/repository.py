@@ -203,17 +203,21 @@ class StaticRepository(Repository):
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with locked(self.folder):
-                return self._write()
+                self._refuse_others()
+                return self.write()
         except OSError as error:
             raise disk_error(error, self.folder) from error
 
-    def _write(self) -> list[str]:
+    def _refuse_others(self) -> None:
         for role, md in self.pending.items():
             if md.signed.version != self.version(role) + 1 and not self._is_there(role, md):
                 raise RolloutError(
                     f"{self.folder}: another operator has published {role} version {self.version(role)} "
                     f"meanwhile; bring the folder up to date and do this again"
                 )
+
+    def write(self) -> list[str]:
+        """What `publish` does behind its checks: no device believes what lies there without signatures."""
         written = []
         for role in sorted(self.pending, key=_order):
             md = self.pending[role]
