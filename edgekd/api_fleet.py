@@ -119,7 +119,7 @@ def keys_refresh(folder: Path | None = None, *, offline: bool = False, ask: Ask)
 
 
 def keys_drill(progress: Progress = silent) -> list[dict[str, Any]]:
-    """Rehearse rotations, losses and thefts on a fleet of its own in a scratch folder (edgekd/fleet/drill.py).
+    """Rehearse rotations, losses and thefts on a fleet of its own (edgekd/fleet/drill.py).
 
     Returns [{"part", "what", "expected", "got", "is_right"}].
     """

@@ -1,4 +1,4 @@
-"""The tasks of a fleet's keys: `keys.init`, `keys.status`, `keys.rotate`, `keys.refresh`, `keys.recover`, `keys.drill`."""
+"""The tasks of a fleet's keys: `keys.init`, `.status`, `.rotate`, `.refresh`, `.recover`, `.drill`."""
 
 from __future__ import annotations
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -28,20 +26,9 @@ def test_every_role_rotated_keys_lost_an_absent_device_and_every_move_of_a_thief
     assert counted[-1] == (len(steps), len(steps))
 
 
-Patch = Callable[..., Any]
-HOLES: dict[str, tuple[str, Patch, str]] = {
-    "expiries are not looked at": ("check_times", lambda *a: None, "An expiry 300 days ahead"),
-    "any bytes will do": (
-        "admit",
-        lambda choice, *a: choice.candidate,
-        "A signed release below the floor",
-    ),
-}
-
-
-@pytest.mark.parametrize("hole", HOLES)
-def test_a_hole_in_the_agent_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hole: str) -> None:
-    name, patch, move = HOLES[hole]
-    monkeypatch.setattr(policy, name, patch)
-    wrong = [step.what for step in drill(tmp_path, now()) if not step.is_right]
-    assert any(what.startswith(move) for what in wrong)
+def test_holes_in_the_agent_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policy, "check_times", lambda *a: None)
+    monkeypatch.setattr(policy, "admit", lambda choice, *a: choice.candidate)
+    wrong = {step.what for step in drill(tmp_path, now()) if not step.is_right}
+    assert "An expiry 300 days ahead, to freeze the fleet unseen" in wrong
+    assert "A signed release below the floor" in wrong
