@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,16 @@ from edgekd.fleet.agent.fetchers import HttpFetcher, Patience
 from edgekd.fleet.agent.visit import Found, Hands, Visit
 from tests.fleet.made import HARDWARE, MODEL, Fleet
 
+IN_MEMORY = Path("/dev/shm")  # the agent syncs every file: on a slow disk that is most of a test's time
 IMPATIENT = Patience(gap_s=1.0, grace_s=0.3, least_rate=2000.0, file_s=2.0)
+
+
+@contextmanager
+def memory_folder() -> Iterator[Path]:
+    """A folder in memory where the system has one; other users may read it."""
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None) as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
