@@ -79,9 +79,11 @@ def request(
         raise ConfigError(f"optimize {optimize!r} does not exist{suggest(optimize, OPTIMIZE)}")
     if engine and engine not in ENGINES:
         raise ConfigError(f"engine {engine!r} does not exist{suggest(engine, ENGINES)}")
+    learned = None if model else _recipe(recipe or DEFAULT_RECIPE, project, source)
     return Request(
         store=Store(Path(store) if store else project / ".edgekd", _shared(shared) if shared else None),
-        recipe=None if model else _recipe(recipe or DEFAULT_RECIPE, project, source),
+        recipe=learned,
+        priced_on=_priced_on(learned, project) if learned else None,
         target=load_target(target, _places(project, "targets")) if target else None,
         model=_model_file(Path(model)) if model else None,
         data=_data_file(Path(data)) if data else None,
@@ -313,6 +315,20 @@ def find_artifact(store: Store, name: str) -> Artifact:
 
 def _recipe(name: str, project: Path, source: str) -> Recipe:
     return located(load_recipe(name, _places(project, "recipes")), project, source)
+
+
+def _priced_on(recipe: Recipe, project: Path) -> Target | None:
+    """The profile that the recipe prunes to."""
+    asked = recipe.compress.prune_to
+    if asked is None:
+        return None
+    target = load_target(asked.target, _places(project, "targets"))
+    if target.kind != "mcu":
+        raise ConfigError(
+            f"recipe {recipe.name}: compress.prune_to.target {target.name} is no microcontroller; name "
+            "one (`invoke targets` lists them)"
+        )
+    return target
 
 
 def _shared(url: str) -> Any:

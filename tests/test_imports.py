@@ -33,7 +33,7 @@ ALLOWED = {
     "signal": "errors progress",
     "data": "errors progress recipe",
     "learn": "data declaration errors evaluate progress qgraph recipe",
-    "compress": "data errors evaluate learn progress qgraph recipe",
+    "compress": "data declaration errors evaluate learn progress qgraph recipe",
     "export": "data errors learn progress qgraph resources target",
     "quantize": "data errors export progress qgraph recipe",
     "mcu": "declaration errors evaluate progress qgraph resources signal target",

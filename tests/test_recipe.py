@@ -60,6 +60,30 @@ def test_an_earlier_directory_wins(tmp_path: Path) -> None:
         ('[compress]\nmethods = ["prune"]\nkeep = 0\n', "compress.keep is 0.0; it must be from 0.01 to 1"),
         ('[compress]\nmethods = ["prune"]\nprune_cost = "mac"\n', "'mac'; did you mean macs?"),
         ('[compress]\nmethods = ["lowrank"]\nkeep = 0.4\n', "compress.keep is read by prune, which"),
+        (
+            '[compress]\nmethods = ["prune"]\ntuning = [{ method = "share", epochs = 2 }]\n',
+            "compress.tuning names share, which compress.methods leaves out",
+        ),
+        ('[compress]\nmethods = ["prune"]\nprune_to = 0.5\n', "compress.prune_to must be a table"),
+        ('[compress]\nmethods = ["prune"]\nprune_to = { cycles = 0.5 }\n', "prune_to.target is missing"),
+        ('[compress]\nmethods = ["prune"]\nprune_to = { target = "mcu-sim" }\n', "limits nothing; set one"),
+        (
+            '[compress]\nmethods = ["prune"]\nprune_to = { target = "mcu-sim", ram = 900 }\n',
+            "unknown key compress.prune_to.ram; known: cycles",
+        ),
+        (
+            '[compress]\nmethods = ["lowrank", "prune"]\nprune_to = { target = "mcu-sim", cycles = 0.5 }\n',
+            "prune_to counts from the student as it was distilled; put prune first",
+        ),
+        (
+            '[compress]\nmethods = ["prune"]\nkeep = 0.4\nprune_to = { target = "mcu-sim", cycles = 0.5 }\n',
+            "compress.prune_to and compress.keep both say how narrow",
+        ),
+        (
+            '[compress]\nmethods = ["prune"]\nprune_floor = 0.5\n'
+            'prune_channels = [{ layer = "layers.0", channels = 8 }]\n',
+            "prune_channels names the widths; leave prune_floor out",
+        ),
         ('[compress]\nmethods = ["lowrank"]\nrank_share = 0.6\n', "rank_share is read where rank_by is"),
         ('[compress]\nmethods = ["lowrank"]\nrank_by = "ram"\n', "compress.rank_by is 'ram'"),
         ('[distill]\nloss = "dkdd"\n', "distill.loss is 'dkdd'; did you mean dkd?"),

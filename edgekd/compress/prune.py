@@ -3,44 +3,33 @@
 Channels that an addition or a depthwise convolution joins can only go together. Which those are is found by
 Torch-Pruning's dependency graph (Fang et al. 2023, arXiv 2301.12900), which traces the network; so is how
 much a channel matters: the sum of squares of all weights that would go with it (with batch norm folded into
-them), as a share of its group's. How many channels each layer keeps is decided here, in multiples of four,
-and the result is checked against it.
+them), as a share of its group's. How many channels each layer keeps is decided in widths.py, in multiples of
+four, and the result is checked against it.
 """
 
 from __future__ import annotations
 
-import bisect
 import copy
-import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from edgekd.compress.ranks import STEP
-from edgekd.errors import BudgetError, MissingDependencyError, UnsupportedOpError
-from edgekd.learn.structure import INPUT, LayerSpec, Structure
+from edgekd.compress.widths import (
+    DeviceCosts,
+    Group,
+    choose,
+    device_limit,
+    given,
+    limit_of,
+    listed,
+    narrowed,
+    outputs_of,
+)
+from edgekd.errors import MissingDependencyError, UnsupportedOpError
+from edgekd.learn.structure import INPUT, Structure
 from edgekd.learn.student import PaddedConv, StudentNet
 from edgekd.recipe import CompressParams
-
-LEAST = 4  # a layer keeps a LEAST-th of its channels at least: a network does not survive a layer of four
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Channels that go together. layers: whose outputs they are; order: the least important first."""
-
-    layers: tuple[int, ...]
-    order: tuple[int, ...]
-    importance: tuple[float, ...]  # in that order
-
-    def kept_next(self, kept: int) -> int | None:
-        """How many are left after the next step down to a multiple of four, or None at the floor."""
-        count = len(self.order)
-        floor = max(STEP, _up(-(-count // LEAST)))
-        lower = (kept - 1) // STEP * STEP
-        return lower if lower >= floor else None
 
 
 def plain_cost(unit: str) -> Callable[[Structure], float]:
@@ -51,20 +40,25 @@ def plain_cost(unit: str) -> Callable[[Structure], float]:
 def prune(
     net: StudentNet, params: CompressParams, cost: Callable[[Structure], float] | None = None
 ) -> StudentNet:
-    """A narrower folded student, untuned, of at most `params.keep` times the cost.
+    """A narrower folded student, untuned: of `params.prune_channels`, or of `params.keep` of the cost.
 
     cost: of a structure, in any unit, less for fewer channels; it is asked a few times. None: the
-    multiply-accumulates or the bytes of weights, as `params.prune_cost` says. Raises BudgetError where a
-    quarter of each layer still costs more, UnsupportedOpError for a layer that the graph cannot follow.
+    multiply-accumulates or the bytes of weights, as `params.prune_cost` says. Raises BudgetError where the
+    floor of each layer still costs more, ConfigError for widths that cannot be, UnsupportedOpError for a
+    layer that the graph cannot follow.
     """
     _check_followable(net.structure)
     narrow = copy.deepcopy(net)
     graph = _dependencies(narrow)
     groups = _groups(graph, narrow)
-    kept = _widths(net.structure, groups, params.keep, cost or plain_cost(params.prune_cost))
+    if params.prune_channels:
+        kept = given(net.structure, groups, params.prune_channels)
+    else:
+        limit = limit_of(net.structure, params, cost or plain_cost(params.prune_cost))
+        kept = choose(net.structure, groups, limit, params.prune_floor)
     for group, count in zip(groups, kept, strict=True):
         _remove(graph, _module(narrow.layers[group.layers[0]]), group.order[: len(group.order) - count])
-    outputs = _outputs(net.structure, groups, kept)
+    outputs = outputs_of(net.structure, groups, kept)
     result = StudentNet(narrowed(net.structure, outputs), normalised=False)
     try:
         result.load_state_dict(narrow.state_dict())
@@ -76,16 +70,18 @@ def prune(
     return result.eval()
 
 
-def narrowed(structure: Structure, outputs: Sequence[int]) -> Structure:
-    """The structure with outputs[i] channels behind convolution or dense layer i; all others follow."""
-    layers: list[LayerSpec] = []
-    for index, spec in enumerate(structure.layers):
-        source = structure.source(index)
-        taken = structure.input_shape[0] if source == INPUT else layers[source].outputs
-        given = outputs[index] if spec.weights else taken
-        groups = taken if spec.groups > 1 else 1
-        layers.append(dataclasses.replace(spec, inputs=taken, outputs=given, groups=groups))
-    return Structure(structure.input_shape, tuple(layers))
+def widths_within(
+    net: StudentNet, params: CompressParams, costs: DeviceCosts
+) -> tuple[list[dict[str, str | int]], Structure]:
+    """The widths that keep `params.prune_to`, as prune_channels has them, and the structure of them.
+
+    Raises as `prune` does; BudgetError says the nearest and by how much it is too dear.
+    """
+    _check_followable(net.structure)
+    copied = copy.deepcopy(net)
+    groups = _groups(_dependencies(copied), copied)
+    kept = choose(net.structure, groups, device_limit(net.structure, params, costs), params.prune_floor)
+    return listed(groups, kept), narrowed(net.structure, outputs_of(net.structure, groups, kept))
 
 
 def _check_followable(structure: Structure) -> None:
@@ -115,7 +111,7 @@ def _module(layer: Any) -> Any:
     return layer.conv if isinstance(layer, PaddedConv) else layer
 
 
-def _groups(graph: Any, net: StudentNet) -> list[_Group]:
+def _groups(graph: Any, net: StudentNet) -> list[Group]:
     """All groups but the one of the network's outputs, in the order of their first layer."""
     import torch_pruning
 
@@ -134,7 +130,7 @@ def _groups(graph: Any, net: StudentNet) -> list[_Group]:
         scores = importance(group).detach()
         order = torch.argsort(scores, stable=True)
         weighted = sorted(index for index in members if net.structure.layers[index].weights)
-        found.append(_Group(tuple(weighted), tuple(order.tolist()), tuple(scores[order].tolist())))
+        found.append(Group(tuple(weighted), tuple(order.tolist()), tuple(scores[order].tolist())))
     return sorted(found, key=lambda group: group.layers)
 
 
@@ -151,68 +147,3 @@ def _remove(graph: Any, module: Any, channels: Sequence[int]) -> None:
     if channels:
         how = graph.get_pruner_of_module(module).prune_out_channels
         graph.get_pruning_group(module, how, idxs=sorted(channels)).prune()
-
-
-def _outputs(structure: Structure, groups: Sequence[_Group], kept: Sequence[int]) -> list[int]:
-    outputs = [spec.outputs for spec in structure.layers]
-    for group, count in zip(groups, kept, strict=True):
-        for layer in group.layers:
-            outputs[layer] = count
-    return outputs
-
-
-def _widths(
-    structure: Structure, groups: Sequence[_Group], keep: float, cost: Callable[[Structure], float]
-) -> list[int]:
-    """How many channels of each group stay: as many steps of `_path` as the target takes.
-
-    Each step costs less than the one before, so the last of them is found by halving: a device's cost
-    takes a while to tell.
-    """
-
-    def share(steps: int) -> float:
-        return cost(narrowed(structure, _outputs(structure, groups, path[steps]))) / whole
-
-    path, whole = _path(structure, groups), cost(structure)
-    limit = keep * (1 + 1e-9)  # a share that was computed from whole channels is met
-    if share(len(path) - 1) > limit:
-        raise BudgetError(
-            f"compress.keep asks for {keep:g} of the cost, and a quarter of each layer's channels, in "
-            f"multiples of four, still costs {share(len(path) - 1):.3f}; ask for more, or take a smaller "
-            "student"
-        )
-    return path[bisect.bisect_left(range(len(path)), True, key=lambda steps: share(steps) <= limit)]
-
-
-def _path(structure: Structure, groups: Sequence[_Group]) -> list[list[int]]:
-    """The groups' channels from all of them down to the floor: each time the step of four of least loss for
-    the multiply-accumulates that it saves.
-
-    loss: importance of what goes over that of what was left in its group (as LAMP has it: Lee et al. 2021,
-    arXiv 2010.07611), so that the last channels of a group are dearer than its first.
-    """
-    path = [[len(group.order) for group in groups]]
-    while steps := list(_steps(structure, groups, path[-1])):
-        _, index, after = min(steps)
-        path.append([*path[-1][:index], after, *path[-1][index + 1 :]])
-    return path
-
-
-def _steps(
-    structure: Structure, groups: Sequence[_Group], kept: list[int]
-) -> Iterator[tuple[float, int, int]]:
-    """(loss for a multiply-accumulate saved, group, its channels afterwards) of each step that there is."""
-    now = narrowed(structure, _outputs(structure, groups, kept)).macs
-    for index, group in enumerate(groups):
-        after = group.kept_next(kept[index])
-        if after is not None:
-            trial = [*kept[:index], after, *kept[index + 1 :]]
-            saved = now - narrowed(structure, _outputs(structure, groups, trial)).macs
-            whole = len(group.order)
-            left = max(sum(group.importance[whole - kept[index] :]), 1e-30)
-            lost = sum(group.importance[whole - kept[index] : whole - after]) / left
-            yield lost / saved, index, after
-
-
-def _up(count: int) -> int:
-    return -(-count // STEP) * STEP

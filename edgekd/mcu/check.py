@@ -8,7 +8,7 @@ would make it fit. A pure function; footprint.py predicts the bytes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -50,10 +50,10 @@ def check(graph: QGraph, targets: Sequence[Target], kind: str, optimize: str = "
     inputs, outputs}], "obstacles": [sentence], "passes": [sentence], "peak": {layer, bytes}, "weights":
     [{layer, op, weights, bits, tables, stored}], "zeros": {zero, weights, saved: [{family, weight_bytes,
     macs}]}, "targets": [{target, core, family, fits, flash_need, flash_have, ram_need, ram_have,
-    stack_bound, parts, cycles, latency_us, advice}]}; bytes. passes: what the passes over the graph saved.
-    `bits` are those of the model's weights, `stored` is family -> the bits that a weight takes in the
-    generated C. zeros: what zero weights save (edgekd.mcu.zeros), null where there are few. What cannot be
-    told is null.
+    stack_bound, parts, instructions, cycles, latency_us, advice}]}; bytes. passes: what the passes over the
+    graph saved. `bits` are those of the model's weights, `stored` is family -> the bits that a weight takes
+    in the generated C. zeros: what zero weights save (edgekd.mcu.zeros), null where there are few. What
+    cannot be told is null.
     """
     ops = survey_graph(graph)
     try:
@@ -214,6 +214,7 @@ def _unknown(target: Target) -> dict[str, Any]:
         "ram_have": target.memory.ram_bytes,
         "stack_bound": None,
         "parts": None,
+        "instructions": None,
         "cycles": None,
         "latency_us": None,
         "advice": ["the model cannot run yet: see what stands in the way"],
@@ -248,13 +249,18 @@ def _row(target: Target, model: GeneratedModel, kind: str, peak: Mapping[str, An
 
 
 def _latency(target: Target, model: GeneratedModel) -> dict[str, Any]:
-    """Modelled cycles of one inference and their time at the profile's clock; null where a layer's are."""
+    """Predicted instructions, modelled cycles and their time at the profile's clock; null where unknown."""
     assert target.core is not None
-    cycles = [layer.cycles for layer in model.layers]
-    known = [each for each in cycles if each is not None]
-    if len(known) < len(cycles):
-        return {"cycles": None, "latency_us": None}
-    return {"cycles": sum(known), "latency_us": sum(known) * 1e6 / target.core.clock_hz}
+    cycles = _sum(layer.cycles for layer in model.layers)
+    instructions = _sum(layer.instructions for layer in model.layers)
+    latency_us = None if cycles is None else cycles * 1e6 / target.core.clock_hz
+    return {"instructions": instructions, "cycles": cycles, "latency_us": latency_us}
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    found = list(values)
+    known = [each for each in found if each is not None]
+    return sum(known) if len(known) == len(found) else None
 
 
 def _advice(found: Footprint, memory: Memory, ram: int, peak: Mapping[str, Any]) -> list[str]:

@@ -62,6 +62,13 @@ def distill_params(request: Request) -> dict[str, Any]:
     return seeded(request, "student", "distill") | _together(request.need_recipe())
 
 
+def compress_inputs(request: Request) -> dict[str, str]:
+    """The student and what it learns from; the widths, too, where a device's limits decide them."""
+    limited = request.recipe is not None and request.recipe.compress.prune_to is not None
+    widths = {"widths": "widths"} if limited else {}
+    return {"student": "distill", "data": "dataset", "knowledge": "knowledge"} | widths
+
+
 def compress_params(request: Request) -> dict[str, Any]:
     """[student], [distill], [compress]; [gate], too, where it stands between several methods."""
     recipe = request.need_recipe()
@@ -201,7 +208,8 @@ def run_compress(job: Job) -> dict[str, Any]:
     from edgekd.compress import compress_student
 
     recipe, paths = job.request.need_recipe(), (job.path("student"), job.path("data"), job.path("knowledge"))
-    return compress_student(*paths, recipe, job.out, watch=watch(job))
+    widths = job.path("widths") if "widths" in job.inputs else None
+    return compress_student(*paths, recipe, job.out, watch=watch(job), widths_dir=widths)
 
 
 def run_simplify(job: Job) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class Request:
     target: Target | None = None
     model: ModelFile | None = None
     data: tuple[Path, str] | None = None  # file and sha256
+    priced_on: Target | None = None  # the microcontroller of the recipe's compress.prune_to
     samples: int | None = None
     compiler: str = "clang"
     optimize: str = "speed"  # of the generated C: edgekd.mcu.options.OPTIMIZE

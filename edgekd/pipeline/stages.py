@@ -8,7 +8,7 @@ of the code behind each stage with the committed one (tests/stage_digests.json).
 
 from __future__ import annotations
 
-from edgekd.pipeline import benching, evaluating, learning, quantizing, shipping
+from edgekd.pipeline import benching, costing, evaluating, learning, quantizing, shipping
 from edgekd.pipeline.request import Request, Stage, versions
 
 _EXPORT_TOOLS = ("torch", "onnx", "onnxscript", "onnxsim")
@@ -57,9 +57,17 @@ STAGES: dict[str, Stage] = {
             tools=learning.training_tools,
         ),
         Stage(
+            "widths",
+            version=1,
+            inputs=lambda request: {"student": "distill"},
+            params=costing.widths_params,
+            run=costing.run_widths,
+            tools=lambda request: versions("torch", "torch-pruning", "numpy"),
+        ),
+        Stage(
             "compress",
             version=2,
-            inputs=lambda request: {"student": "distill", "data": "dataset", "knowledge": "knowledge"},
+            inputs=learning.compress_inputs,
             params=learning.compress_params,
             run=learning.run_compress,
             tools=learning.compress_tools,

@@ -16,6 +16,7 @@ from typing import TypeVar
 from edgekd.declaration import check_name, find_named, load, setting
 from edgekd.errors import ConfigError
 from edgekd.recipe.blocks import BlockParams
+from edgekd.recipe.limits import DeviceLimits, LayerChannels
 
 OPTIMIZERS = ("adamw", "sgd")
 FILES = {"onnx": "an ONNX teacher", "exported": "an exported teacher"}  # they predict only
@@ -251,15 +252,27 @@ class LayerEntries:
 
 
 @dataclass(frozen=True)
+class MethodTuning:
+    """How one method of several is fine-tuned, in place of [compress]'s epochs and learning_rate."""
+
+    method: str = setting(choices=METHODS)
+    epochs: int = setting(60, minimum=0, maximum=10_000)
+    learning_rate: float = setting(0.015, minimum=1e-8, maximum=10)
+
+
+@dataclass(frozen=True)
 class CompressParams:
     """What makes the trained student smaller, in order; each is fine-tuned from the knowledge file.
 
     lowrank: energy is the share of the squared singular values kept; rank_by "weight_bytes" or "macs" chooses
     all ranks together, so that rank_share of the whole network's are left; lowrank_layers "all" splits k x k
-    convolutions, too. prune: keep is the share of prune_cost left. sparsify: sparsity is the share of
-    each layer's weights set to zero; "2:4" takes two of every four. share: entries is how many values a
-    table holds, 16, 4 or 256 (all int8 values: the layer stays as it is); layer_entries: of single layers;
-    group_channels: output channels that share a table (0: all of a layer); share_layers "all": dense, too.
+    convolutions, too. prune: keep is the share of prune_cost left; prune_to, in place of both, what a device
+    may spend; prune_channels the widths themselves; prune_floor the least share of a layer's channels.
+    sparsify: sparsity is the share of each layer's weights set to zero; "2:4" takes two of every four. share:
+    entries is how many values a table holds, 16, 4 or 256 (all int8 values: the layer stays as it is);
+    layer_entries: of single layers; group_channels: output channels that share a table (0: all of a layer);
+    share_layers "all": dense, too. batch_norm: fine-tune (but share) with batch norm put back, which rates
+    like [distill]'s need; it is folded again. tuning: other epochs and rates for single methods.
     """
 
     methods: tuple[str, ...] = setting((), choices=METHODS)
@@ -277,6 +290,11 @@ class CompressParams:
     layer_entries: tuple[LayerEntries, ...] = setting((), later=True)
     group_channels: int = setting(0, unit="channels", minimum=0, maximum=65_536, later=True)
     share_layers: str = setting("conv", choices=("conv", "all"), later=True)
+    prune_floor: float = setting(0.25, minimum=0.01, maximum=1, later=True)
+    prune_to: DeviceLimits | None = setting(None, later=True)
+    prune_channels: tuple[LayerChannels, ...] = setting((), later=True)
+    batch_norm: bool = setting(False, later=True)
+    tuning: tuple[MethodTuning, ...] = setting((), later=True)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from edgekd.recipe import (
     Recipe,
     TeacherParams,
 )
+from edgekd.recipe.limits import LIMITED
 
 
 def check_together(recipe: Recipe, path: Path) -> None:
@@ -105,6 +106,35 @@ def _check_compress(params: CompressParams, path: Path) -> None:
         raise ConfigError(
             f"{path}: compress.rank_share is read where rank_by is weight_bytes or macs; set rank_by, too"
         )
+    tuned = [each.method for each in params.tuning]
+    for method in tuned:
+        if method not in methods or tuned.count(method) > 1:
+            raise ConfigError(
+                f"{path}: compress.tuning names {method}, which methods leaves out or which it repeats; "
+                "give each method of the list one row at most"
+            )
+    _check_prune(params, path)
+
+
+def _check_prune(params: CompressParams, path: Path) -> None:
+    """One way to say how narrow, and a device's figures only for the student as it was distilled."""
+    defaults, asked = CompressParams(), params.prune_to
+    ways = [key for key in ("prune_to", "prune_channels") if getattr(params, key) != getattr(defaults, key)]
+    shares = [key for key in ("keep", "prune_cost") if getattr(params, key) != getattr(defaults, key)]
+    if len(ways) + bool(shares) > 1:
+        said = " and ".join(f"compress.{key}" for key in (*ways, *shares))
+        raise ConfigError(f"{path}: {said} both say how narrow prune is to be; leave one out")
+    if params.prune_channels and params.prune_floor != defaults.prune_floor:
+        raise ConfigError(f"{path}: compress.prune_channels names the widths; leave prune_floor out")
+    if asked is None:
+        return
+    if not asked.asked:
+        raise ConfigError(f"{path}: compress.prune_to limits nothing; set one of {', '.join(LIMITED)} in it")
+    if params.methods[:1] != ("prune",):
+        raise ConfigError(
+            f"{path}: compress.prune_to counts from the student as it was distilled; put prune first in "
+            "compress.methods, or take keep"
+        )
 
 
 def _check_share(params: CompressParams, path: Path) -> None:
@@ -152,6 +182,9 @@ _READ_BY = {
     "rank_share": "lowrank",
     "keep": "prune",
     "prune_cost": "prune",
+    "prune_floor": "prune",
+    "prune_to": "prune",
+    "prune_channels": "prune",
     "sparsity": "sparsify",
     "pattern": "sparsify",
     "entries": "share",

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from edgekd.compress.prune import narrowed, prune
-from edgekd.errors import BudgetError, UnsupportedOpError
+from edgekd.compress.prune import prune, widths_within
+from edgekd.compress.widths import narrowed
+from edgekd.errors import BudgetError, ConfigError, UnsupportedOpError
 from edgekd.learn.structure import LayerSpec, Structure
 from edgekd.learn.student import PaddedConv, StudentNet
 from edgekd.recipe import CompressParams
+from edgekd.recipe.limits import DeviceLimits, LayerChannels
 from tests.compress.nets import STUDENTS, filled, samples, student
 
 
@@ -120,3 +122,77 @@ def test_a_layer_that_the_graph_cannot_follow_is_named() -> None:
     more = (layers[0], wide[0], dataclasses.replace(wide[1], outputs=16), LayerSpec("dense", 16, 4))
     with pytest.raises(UnsupportedOpError, match=r"layers.1: .* 8 to 16 channels in 8 groups"):
         prune(filled(Structure((1, 6, 6), more)), CompressParams(keep=0.5))
+
+
+def test_no_layer_keeps_less_than_the_floor() -> None:
+    """The same target, met elsewhere; one that the floor forbids is refused with the figure in reach."""
+    net = student("resnet")
+    low, high = (prune(net, CompressParams(keep=0.5, prune_floor=floor)) for floor in (0.25, 0.5))
+    assert any(a * 2 < b for a, b in zip(outputs(low), outputs(net), strict=True))
+    assert all(a * 2 >= b for a, b in zip(outputs(high), outputs(net), strict=True))
+    with pytest.raises(
+        BudgetError, match=r"0.75 of each layer's channels, in multiples of four, still costs"
+    ):
+        prune(net, CompressParams(keep=0.3, prune_floor=0.75))
+
+
+def test_widths_can_be_said_and_tied_layers_follow() -> None:
+    asked = (LayerChannels("layers.0", 8), LayerChannels("layers.5", 12))
+    net = student("resnet")
+    small = prune(net, CompressParams(prune_channels=asked))
+    wanted = outputs(net)
+    wanted[0], wanted[2], wanted[3] = 8, 8, 8  # the stem, the block's end, their sum
+    wanted[5], wanted[6], wanted[7] = 12, 12, 12  # and the same of the next block, with its shortcut
+    assert outputs(small) == wanted
+    assert small(samples(net)).shape == net(samples(net)).shape
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ([("layers.3", 8)], r"layers.3 has no channels that can go; did you mean layers"),
+        ([("layers.13", 4)], r"layers.13 has no channels that can go"),
+        ([("layers.1", 6)], r"6 channels for layers.1, which has 16; take a multiple of 4 below that"),
+        ([("layers.1", 20)], r"20 channels for layers.1, which has 16"),
+        (
+            [("layers.0", 8), ("layers.2", 12)],
+            r"layers.0 and layers.2 are tied, .* give one of them, or both 8",
+        ),
+    ],
+)
+def test_widths_that_cannot_be_are_refused(asked: list[tuple[str, int]], said: str) -> None:
+    rows = tuple(LayerChannels(*row) for row in asked)
+    with pytest.raises(ConfigError, match=f"compress.prune_channels: {said}"):
+        prune(student("resnet"), CompressParams(prune_channels=rows))
+
+
+def pretended(structure: Structure) -> dict[str, float]:
+    """A device whose RAM is what its first layer's channels take."""
+    return {"cycles": float(structure.macs), "ram_bytes": 100.0 * structure.layers[0].outputs}
+
+
+def test_widths_within_a_devices_limits() -> None:
+    """A share, an amount, and both: all are kept, and what is said is what prune takes."""
+    net = student("resnet")
+    for limits, share, ram in (
+        (DeviceLimits("any", cycles=0.5), 0.5, 1600),
+        (DeviceLimits("any", ram_bytes=900), 1.0, 900),
+        (DeviceLimits("any", cycles=0.4, ram_bytes=900), 0.4, 900),
+    ):
+        widths, narrow = widths_within(net, CompressParams(prune_to=limits), pretended)
+        assert narrow.macs <= share * net.structure.macs and pretended(narrow)["ram_bytes"] <= ram
+        rows = tuple(LayerChannels(**row) for row in widths)  # type: ignore[arg-type]
+        assert prune(net, CompressParams(prune_channels=rows)).structure == narrow
+
+
+def test_a_limit_out_of_reach_says_the_nearest_and_the_gap() -> None:
+    limits = DeviceLimits("any", cycles=0.9, ram_bytes=300)
+    with pytest.raises(BudgetError) as caught:
+        widths_within(student("resnet"), CompressParams(prune_to=limits), pretended)
+    said = (
+        "asks for 300 ram_bytes on any, and a quarter of each layer's channels, in multiples of four, still"
+    )
+    assert f"compress.prune_to {said} takes 400: 100 too many; ask for more" in str(caught.value)
+    with pytest.raises(UnsupportedOpError, match=r"prune_to.instructions: it cannot be predicted .* on any"):
+        unknown = DeviceLimits("any", instructions=0.5)
+        widths_within(student("resnet"), CompressParams(prune_to=unknown), pretended)
