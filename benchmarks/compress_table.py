@@ -45,7 +45,7 @@ class Row:
 
 
 # Fine-tuned at half the rate of the distillation, with batch norm put back.
-TUNED = {"batch_norm": True, "epochs": 12, "learning_rate": 0.05}
+TUNED = {"batch_norm": True, "epochs": 8, "learning_rate": 0.05}
 LOWRANK = {"methods": ["lowrank"], "lowrank_layers": "all", "rank_by": "macs", "rank_share": 0.64}
 
 WIDTHS = {"layers.0": 8, "layers.1": 8, "layers.4": 24, "layers.5": 24, "layers.8": 52, "layers.9": 56}
