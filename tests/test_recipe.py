@@ -62,7 +62,7 @@ def test_an_earlier_directory_wins(tmp_path: Path) -> None:
         ('[compress]\nmethods = ["lowrank"]\nkeep = 0.4\n', "compress.keep is read by prune, which"),
         (
             '[compress]\nmethods = ["prune"]\ntuning = [{ method = "share", epochs = 2 }]\n',
-            "compress.tuning names share, which compress.methods leaves out",
+            "compress.tuning names share, which methods leaves out",
         ),
         ('[compress]\nmethods = ["prune"]\nprune_to = 0.5\n', "compress.prune_to must be a table"),
         ('[compress]\nmethods = ["prune"]\nprune_to = { cycles = 0.5 }\n', "prune_to.target is missing"),
