@@ -290,6 +290,13 @@ def trust(request: Request, to: str = "") -> Mapping[str, Any]:
     return trust_device(request, to)
 
 
+def release_parts(request: Request, *, version: str, licence: str, bom: Path | None = None) -> Any:
+    """What a release of the request's model for its target is made of (edgekd.fleet.releasing.Parts)."""
+    from edgekd.pipeline.releasing import release_parts as parts
+
+    return parts(request, version=version, licence=licence, bom=bom)
+
+
 def show(request: Request, name: str) -> Iterator[tuple[int, Artifact | Mapping[str, Any]]]:
     """Walk from an artifact (a key or the start of one, or a path in the store) back to its data set."""
     return graph.provenance(request, find_artifact(request.store, name))

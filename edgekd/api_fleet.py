@@ -7,7 +7,7 @@ Every function raises EdgekdError with one sentence; nothing prints. `folder` is
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -155,3 +155,83 @@ def _elsewhere(signer: str, public: Path | None) -> Elsewhere | None:
 def known_keys(folder: Path | None = None) -> Mapping[str, str]:
     """Name and duty of every key that the fleet has had."""
     return {name: entry.duty for name, entry in open_fleet(folder).ring.entries.items()}
+
+
+# ---- releases -------------------------------------------------------------------------------------------
+
+
+def release_create(
+    folder: Path | None = None,
+    *,
+    request: Any,
+    hardware: Sequence[str] = (),
+    number: int = 0,
+    label: str = "",
+    licence: str = "",
+    bom: Path | None = None,
+    limits: Path | None = None,
+    slot_bytes: int = 0,
+) -> dict[str, Any]:
+    """Propose a release of what the request makes for its target; it waits for release_sign.
+
+    hardware: target profiles that it may run on (default: the request's target); number 0: the next one;
+    limits: a TOML file of health limits; bom: an ML-BOM of your own. Returns {"model", "release", "hardware",
+    "payload_bytes", "files", "waiting"}.
+    """
+    home = open_fleet(folder)
+    from edgekd import api
+    from edgekd.fleet import releasing
+
+    given = releasing.read_limits(limits) if limits else None
+    parts = api.release_parts(request, version=label or "next", licence=licence, bom=bom)
+    names = tuple(hardware) or (request.need_target().name,)
+    wish = releasing.Wish(names, number, label, slot_bytes, given)
+    release = releasing.propose(home, parts, wish)
+    return {
+        "model": release.model,
+        "release": release.release,
+        "hardware": list(release.hardware),
+        "payload_bytes": release.payload_bytes,
+        "files": len(release.files),
+        "waiting": str(home.proposed),
+    }
+
+
+def release_sign(folder: Path | None = None, *, names: Sequence[str] = (), ask: Ask) -> dict[str, Any]:
+    """Sign what waits; what `edgekd.fleet.releasing.sign` returns."""
+    home = open_fleet(folder)
+    from edgekd.fleet.releasing import sign
+
+    return sign(home, ask, names)
+
+
+def release_publish(folder: Path | None = None) -> dict[str, Any]:
+    """Bring what is signed to the host's folder; what `edgekd.fleet.releasing.publish` returns."""
+    home = open_fleet(folder)
+    from edgekd.fleet.releasing import publish
+
+    return publish(home) | {"host": str(home.host)}
+
+
+def release_floor(folder: Path | None = None, *, model: str, number: int) -> None:
+    """Propose that no device runs a smaller release of `model` any more, now or ever."""
+    home = open_fleet(folder)
+    from edgekd.fleet.releasing import raise_floor
+
+    raise_floor(home, model, number)
+
+
+def release_withdraw(folder: Path | None = None, *, model: str, number: int) -> None:
+    """Propose that a release is signed no longer."""
+    home = open_fleet(folder)
+    from edgekd.fleet.releasing import withdraw
+
+    withdraw(home, model, number)
+
+
+def releases(folder: Path | None = None) -> list[dict[str, Any]]:
+    """Every live release, with its model's floor and what of it is chosen where."""
+    home = open_fleet(folder)
+    from edgekd.fleet.listing import releases as listed
+
+    return listed(home)

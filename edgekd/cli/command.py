@@ -68,6 +68,17 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "signer": ("", "URI of a key in an HSM, KMS or the like (securesystemslib's), in place of a file"),
     "public": ("", "PEM file of that key's public half"),
     "offline": (False, "all that expires, with the offline keys, too"),
+    "hardware": (
+        "",
+        "target profiles that the release may run on, a comma between them (default: the target)",
+    ),
+    "keys": ("", "names of keys to sign with, a comma between them (default: those here that are needed)"),
+    "number": ("", "the release's number (default: the next one)"),
+    "label": ("", "the release's name, for people"),
+    "licence": ("", "the model's licence, an SPDX id or expression"),
+    "bom": ("", "an ML-BOM of your own, CycloneDX in JSON"),
+    "limits": ("", "TOML file of health limits"),
+    "slot_bytes": ("", "room that a device keeps for a release of the model (default: 64 MiB)"),
     "strict": (False, "end with an error where there is a warning"),
 }
 MADE_FROM = ("recipe", "target", "model", "data", "source", "log", "samples")

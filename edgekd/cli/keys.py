@@ -146,7 +146,7 @@ def show_outcome(done: dict[str, Any]) -> None:
     for lack in done["lacking"]:
         print(f"waiting: {lack}")
     if done["lacking"]:
-        advise("carry the fleet's folder to the holder of a further key: edgekd release.sign --key NAME")
+        advise("carry the fleet's folder to the holder of a further key: edgekd release.sign --keys NAME")
     else:
         advise("copy the fleet's host/ to your static host")
 

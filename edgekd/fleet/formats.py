@@ -221,22 +221,22 @@ class Base:
 
 def model_role(model: str) -> str:
     """The delegated role of `releases` that signs a model's policy and releases."""
-    return f"model-{_name(model)}"
+    return f"model-{check_name(model)}"
 
 
 def policy_path(model: str) -> str:
     """The target whose custom is the ModelPolicy."""
-    return f"{_name(model)}/policy.json"
+    return f"{check_name(model)}/policy.json"
 
 
 def release_path(model: str, release: int) -> str:
     """The target that is the Release file; its custom is the ReleaseNote."""
-    return f"{_name(model)}/{int(release)}.json"
+    return f"{check_name(model)}/{int(release)}.json"
 
 
 def payload_path(model: str, file: str) -> str:
     """The TUF target path of one file of a release; clients and hosts put `SHA256.` before the last part."""
-    return f"{_name(model)}/{file.rpartition('/')[2]}"
+    return f"{check_name(model)}/{file.rpartition('/')[2]}"
 
 
 def hashed_path(path: str, sha256: str) -> str:
@@ -247,15 +247,16 @@ def hashed_path(path: str, sha256: str) -> str:
 
 def wave_path(model: str, hardware: str) -> str:
     """The target of `rollout` whose custom is the Wave."""
-    return f"wave/{_name(model)}/{_name(hardware)}"
+    return f"wave/{check_name(model)}/{check_name(hardware)}"
 
 
 def base_path(model: str, hardware: str) -> str:
     """The target of `rollout` whose custom is the Base."""
-    return f"base/{_name(model)}/{_name(hardware)}"
+    return f"base/{check_name(model)}/{check_name(hardware)}"
 
 
-def _name(text: str) -> str:
+def check_name(text: str) -> str:
+    """`text`, once it may name a model, a hardware, a device or a rollout."""
     if not re.fullmatch(NAME, text):
         raise FormatError(f"{text!r} is no name: use lower case letters, digits, '_', '.' and '-', up to 64")
     return text

@@ -180,6 +180,16 @@ def waves(rollout: StaticRepository) -> list[Wave]:
     return found
 
 
+def choices(rollout: StaticRepository) -> list[tuple[str, str, int]]:
+    """Model, hardware and release of every wave and base as it will be."""
+    found = []
+    for path, target in rollout.targets().targets.items():
+        kind, model, hardware = path.split("/")
+        read = formats.parse_wave if kind == "wave" else formats.parse_base
+        found.append((model, hardware, read(target.custom, model, hardware).release))
+    return found
+
+
 def new_salt() -> str:
     """A salt of a new rollout, from the system's random source: 32 hex digits."""
     return secrets.token_hex(16)
