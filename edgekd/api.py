@@ -297,6 +297,32 @@ def release_parts(request: Request, *, version: str, licence: str, bom: Path | N
     return parts(request, version=version, licence=licence, bom=bom)
 
 
+def device_up(
+    request: Request, release: str = "", cache: str = "", port: int | None = None
+) -> dict[str, Any]:
+    """Switch a virtual device on (docs/virtual-pi.md): state, address, key, and the seconds it took.
+
+    release: Debian's, in place of the profile's; cache: the folder of images; port: for its SSH.
+    """
+    from edgekd.pipeline import virtual
+
+    return virtual.device_up(request, release, cache, port)
+
+
+def device_down(request: Request) -> dict[str, Any]:
+    """Switch a virtual device off; its disk is forgotten."""
+    from edgekd.pipeline import virtual
+
+    return virtual.device_down(request)
+
+
+def device_status(request: Request) -> dict[str, Any]:
+    """How a virtual device is, and how to log in."""
+    from edgekd.pipeline import virtual
+
+    return virtual.device_status(request)
+
+
 def show(request: Request, name: str) -> Iterator[tuple[int, Artifact | Mapping[str, Any]]]:
     """Walk from an artifact (a key or the start of one, or a path in the store) back to its data set."""
     return graph.provenance(request, find_artifact(request.store, name))

@@ -22,13 +22,14 @@ _APT = "apt-get install {} (as root; Debian and Ubuntu)"
 
 @dataclass(frozen=True)
 class Tool:
-    """One thing that may be absent: a Python package (`distribution`) or any of `programs` on PATH."""
+    """One thing that may be absent: a Python package (`distribution`) or any (all) of `programs` on PATH."""
 
     name: str
     purpose: str
     install: str
     distribution: str = ""
     programs: tuple[str, ...] = ()
+    needs_all: bool = False  # of the programs; else any one will do
     only_on: Callable[[], bool] = lambda: True  # False: it does not exist for this machine
 
 
@@ -95,6 +96,10 @@ TOOLS: tuple[Tool, ...] = (
          _APT.format("gcc-arm-none-eabi libnewlib-arm-none-eabi"), programs=("arm-none-eabi-gcc",)),
     Tool("qemu-arm", "the second engine (--engine qemu)",
          _APT.format("qemu-system-arm"), programs=("qemu-system-arm",)),
+    Tool("pi-sim", "the virtual Raspberry Pi (--target pi-sim)",
+         _APT.format("qemu-system-arm qemu-utils mmdebstrap kmod e2fsprogs openssh-client"),
+         programs=("qemu-system-aarch64", "qemu-img", "mmdebstrap", "modprobe", "mke2fs", "ssh-keygen"),
+         needs_all=True),
     Tool("gcc", "the second compiler on this machine", _APT.format("gcc"), programs=("gcc",)),
     Tool("sshd", "tests of deploy against a real server", _APT.format("openssh-server"), programs=("sshd",)),
     Tool("ssh", "making keys and asking a server for its key", _APT.format("openssh-client"),
@@ -130,7 +135,10 @@ def _program_version(path: str) -> str:
 def probe(tool: Tool, *, ask_version: bool = True) -> Row:
     """Look for one tool; with `ask_version` a program is run once to say its version."""
     version = _package_version(tool.distribution) if tool.distribution else ""
-    path = next(filter(None, map(find_program, tool.programs)), None)
+    paths = [find_program(name) for name in tool.programs]
+    path = next(filter(None, paths), None)
+    if tool.needs_all and not all(paths):
+        path = None
     if path:
         version = (ask_version and _program_version(path)) or "there"
     install = tool.install if tool.only_on() else "nothing: no build of it exists for this machine"

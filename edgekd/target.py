@@ -73,6 +73,14 @@ class Connection:
 
 
 @dataclass(frozen=True)
+class Virtual:
+    """A Linux device that is an emulator on this machine: started when it is reached (docs/virtual-pi.md)."""
+
+    release: str = setting("bookworm", choices=("bookworm", "trixie"))  # of Debian: Python 3.11 or 3.13
+    cpu: str = setting("cortex-a72", choices=("cortex-a72", "cortex-a76"))
+
+
+@dataclass(frozen=True)
 class Runtime:
     """The runtime on a Linux device and the activation type that its int8 kernels are fast with."""
 
@@ -102,6 +110,7 @@ class Target:
     cost: CostModel = setting(CostModel())
     connection: Connection | None = setting(None)
     runtime: Runtime | None = setting(None)
+    virtual: Virtual | None = setting(None, later=True)
     limits: Limits = setting(Limits())
 
 

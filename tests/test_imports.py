@@ -37,7 +37,7 @@ ALLOWED = {
     "export": "data errors learn progress qgraph resources target",
     "quantize": "data errors export progress qgraph recipe",
     "mcu": "declaration errors evaluate progress qgraph resources signal target",
-    "device": "declaration errors evaluate export progress target",
+    "device": "declaration doctor errors evaluate export progress target",
     "fleet": "declaration device errors evaluate progress store target",
     "report": "errors evaluate store",
     "pipeline": "compress data declaration device doctor errors evaluate export fleet learn mcu progress"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgekd.device.transport import LocalTransport, Transport, parse_address
 from edgekd.errors import ConfigError, MissingDependencyError
+from edgekd.progress import Progress, silent
 from edgekd.target import Connection, Target
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def open_transport(
     ssh_config: Path | None = None,
     user_known_hosts: Path | None = None,
     key_file: Path | None = None,
+    progress: Progress = silent,
 ) -> Transport:
     """Connect to the device of `target`.
 
@@ -33,6 +35,9 @@ def open_transport(
         known_hosts: the project's own file of pinned host keys.
         ssh_config, user_known_hosts: the user's files; ~/.ssh/config and ~/.ssh/known_hosts when None.
         key_file: the one key to log in with; else those of the config file, or the agent and usual files.
+        progress: is told when a virtual device has to be built or started.
+
+    A virtual target without `to` is this project's own machine, switched on where it is off.
 
     Raises ConfigError for a target without an address, DeviceError and VerifyError as SshTransport does.
     """
@@ -41,6 +46,12 @@ def open_transport(
         find_address(target, to)
         python = sys.executable if connection.python == "python3" else connection.python
         return LocalTransport(directory, python, connection.timeout_s)
+    if target.virtual is not None and to is None:
+        from edgekd.device.virtual.control import reach
+
+        reached = reach(target, known_hosts.parent, progress)
+        target, key_file = reached.target, key_file or reached.key_file
+        known_hosts = user_known_hosts = reached.known_hosts
     options = _ssh_options(target, to, known_hosts, ssh_config, user_known_hosts, key_file)
     from edgekd.device.ssh import SshTransport
 
