@@ -24,11 +24,13 @@ from benchmarks.soaks.fleet_cuts import fleet_cuts
 from benchmarks.soaks.graphs import graphs, histogram
 from benchmarks.soaks.mutations import mutations
 from benchmarks.soaks.places import RESULTS, ROOT
+from benchmarks.soaks.rollouts import rollouts
 
 SOAKS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {
     "agreement": (agreement, 1000),
     "fleet-cuts": (fleet_cuts, 1_000_000),
     "graphs": (graphs, 1000),
+    "fleet-gate": (rollouts, 1000),
     "mutations": (mutations, 200_000),
 }
 IN_MINUTES = ("mutations", "fleet-cuts")
@@ -81,7 +83,7 @@ def main(arguments: list[str]) -> int:
     (RESULTS / f"{chosen.name}.json").write_text(text)
     print(text)
     print("\n".join(histogram(result.get("hits", {}))), file=sys.stderr)
-    return 0 if result["differing_bytes"] == 0 and not result.get("failures") else 1
+    return 0 if result.get("differing_bytes", 0) == 0 and not result.get("failures") else 1
 
 
 if __name__ == "__main__":
