@@ -104,6 +104,8 @@ TOOLS: tuple[Tool, ...] = (
     Tool("sshd", "tests of deploy against a real server", _APT.format("openssh-server"), programs=("sshd",)),
     Tool("ssh", "making keys and asking a server for its key", _APT.format("openssh-client"),
          programs=("ssh-keygen",)),
+    Tool("postgres", "a rollout database that several operators share", _APT.format("postgresql"),
+         programs=("postgres",)),
     Tool("git", "the commit in a bench record", _APT.format("git"), programs=("git",)),
 )  # fmt: skip
 
@@ -117,8 +119,9 @@ def by_name(name: str) -> Tool:
 
 
 def find_program(name: str) -> str | None:
-    """The program's path: PATH, then the system directories that a plain user's PATH leaves out (sshd)."""
-    extra = os.pathsep.join(("/usr/sbin", "/usr/local/sbin", "/sbin"))
+    """The program's path: PATH, then directories that a plain user's PATH leaves out (sshd, postgres)."""
+    debian = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")))
+    extra = os.pathsep.join(("/usr/sbin", "/usr/local/sbin", "/sbin", *debian))
     return shutil.which(name) or shutil.which(name, path=extra)
 
 

@@ -102,6 +102,7 @@ class Rollout:
     accepted: set[str] = field(default_factory=set)
     ledger: Ledger = field(init=False)
     control: Ledger = field(init=False)
+    members: frozenset[str] = frozenset()  # everybody it is for
     _waiting: deque[tuple[float, str]] = field(default_factory=deque)
     _canaries: frozenset[str] = frozenset()
     _lost: set[str] = field(default_factory=set)
@@ -109,6 +110,7 @@ class Rollout:
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.plan.limits.tolerated)
         self.control = Ledger(self.plan.limits.tolerated)
+        self.members = frozenset(self.plan.devices)
         self._canaries = frozenset(self.plan.devices[: self.plan.limits.canaries])
 
     def apply(self, event: Event) -> None:
