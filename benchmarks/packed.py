@@ -1,9 +1,11 @@
 """Weights as indices beside the same weights as int8, on the emulated Cortex-M4F, as a Markdown table.
 
     python benchmarks/packed.py [--family dsp] [--compiler clang] [--entries 16] [--tables 1] [MODEL ...]
+    python benchmarks/packed.py .edgekd/artifacts/quantize/KEY/int8.onnx
 
-The weights of each MLPerf Tiny model are rounded to tables by k-means, without training: the accuracy is not
-the point, the bytes are. Both builds hold the same values and must give the integer reference's outputs.
+MODEL: an MLPerf Tiny model, whose weights are rounded to tables by k-means, without training: the accuracy is
+not the point, the bytes are. Or an int8 model file, which keeps the tables that it brings. Both builds hold
+the same values and must give the integer reference's outputs.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from edgekd.mcu.firmware import build_image  # noqa: E402
 from edgekd.mcu.toolchain import Compiler, find_compiler  # noqa: E402
 from edgekd.qgraph import reference  # noqa: E402
 from edgekd.qgraph.codebook import share_weights  # noqa: E402
+from edgekd.qgraph.edges import strip_float_edges  # noqa: E402
 from edgekd.qgraph.ir import QGraph  # noqa: E402
+from edgekd.qgraph.loader import load_graph  # noqa: E402
 from edgekd.qgraph.tflite_reader import read_tflite  # noqa: E402
 from edgekd.target import load_target  # noqa: E402
 
@@ -82,6 +86,18 @@ def line(name: str, plain: Figures, packed: Figures) -> str:
     )
 
 
+def given(name: str, data: Path, entries: int, tables: int) -> tuple[QGraph, Any]:
+    """The graph with shared weights, and the bytes of one input [1, bytes]."""
+    if Path(name).suffix:
+        graph = strip_float_edges(load_graph(Path(name).read_bytes(), name))
+        size = graph.tensors[graph.inputs[0]].nbytes
+        return graph, np.random.default_rng(1).integers(0, 256, (1, size), np.uint8)
+    graph = read_tflite((data / "models" / f"{name}.tflite").read_bytes(), name)
+    size = graph.tensors[graph.inputs[0]].nbytes
+    sample = np.fromfile(data / "golden" / f"{name}.input.bin", np.uint8)[:size].reshape(1, size)
+    return share_weights(graph, entries, tables), sample
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("models", nargs="*", default=MODELS)
@@ -96,12 +112,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="edgekd-packed-") as folder:
         compiler = find_compiler(arguments.compiler, Path(folder) / "cache")
         for name in arguments.models:
-            given = read_tflite((data / "models" / f"{name}.tflite").read_bytes(), name)
-            packed = share_weights(given, arguments.entries, arguments.tables)
+            packed, sample = given(name, data, arguments.entries, arguments.tables)
             plain = replace(packed, tensors=tuple(replace(t, encoding=None) for t in packed.tensors))
-            size = given.tensors[given.inputs[0]].nbytes
-            sample = np.fromfile(data / "golden" / f"{name}.input.bin", np.uint8)[:size].reshape(1, size)
-            work = Path(folder) / name
+            work = Path(folder) / Path(name).stem
             both = [
                 measure(graph, sample, arguments.family, compiler, work / kind)
                 for kind, graph in (("plain", plain), ("packed", packed))

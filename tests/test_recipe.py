@@ -86,6 +86,34 @@ def test_an_earlier_directory_wins(tmp_path: Path) -> None:
         ),
         ('[compress]\nmethods = ["lowrank"]\nrank_share = 0.6\n', "rank_share is read where rank_by is"),
         ('[compress]\nmethods = ["lowrank"]\nrank_by = "ram"\n', "compress.rank_by is 'ram'"),
+        ('[compress]\nmethods = ["share", "share"]\n', "repeats an entry"),
+        (
+            '[compress]\nmethods = ["share", "prune"]\n',
+            "prune behind share moves weights out of their tables",
+        ),
+        ('[compress]\nmethods = ["prune", "share", "sparsify"]\n', "sparsify behind share moves weights"),
+        ('[compress]\nmethods = ["share"]\nentries = 8\n', "entries is 8; indices are stored with 2, 4 or 8"),
+        ('[compress]\nmethods = ["share"]\nentries = 300\n', "compress.entries is 300; it must be from 2 to"),
+        ('[compress]\nmethods = ["share"]\nentries = 256\n', "256 int8 values has them all"),
+        (
+            '[compress]\nmethods = ["share"]\n[[compress.layer_entries]]\nlayer = "a.b"\nentries = 5\n',
+            "compress.layer_entries, a.b is 5; indices are stored",
+        ),
+        (
+            '[compress]\nmethods = ["share"]\n'
+            + 2 * '[[compress.layer_entries]]\nlayer = "a"\nentries = 4\n',
+            "compress.layer_entries repeats a layer",
+        ),
+        ('[compress]\nmethods = ["prune"]\nentries = 4\n', "compress.entries is read by share, which"),
+        (
+            '[compress]\nmethods = ["share"]\n[quantize]\nmethod = "qat"\n',
+            "quantize.method changes weights, and compress.methods has share",
+        ),
+        (
+            '[compress]\nmethods = ["share"]\n[quantize]\nweight_bits = 4\n',
+            "quantize.weight_bits changes wei",
+        ),
+        ('[compress]\nmethods = ["share"]\n[quantize]\nequalize = true\n', "quantize.equalize changes weig"),
         ('[distill]\nloss = "dkdd"\n', "distill.loss is 'dkdd'; did you mean dkd?"),
         ("[distill]\nloss = 3\n", "distill.loss must be str, not int"),
         ("[distill]\nloss = []\n", "distill.loss is an empty list"),

@@ -152,6 +152,36 @@ def gate() -> Chart:
     return chart
 
 
+def table_error() -> Chart:
+    """Error of the best table and of evenly spaced values, by bits, of normal and of long-tailed weights."""
+    sys.path.insert(0, str(HERE.parent.parent))
+    import numpy as np
+
+    from edgekd.compress.tables import LARGEST, best_table, error_of
+
+    shares = (np.arange(1000) + 0.5) / 1000
+    tailed = np.sign(shares - 0.5) * -np.log(1 - np.abs(2 * shares - 1))  # Laplace's
+    kinds = {"normal": np.array([NormalDist().inv_cdf(share) for share in shares]), "Laplace": tailed}
+    alike, every = np.ones(1000), range(2, 7)
+    chart = Chart("The error of 2 to 6 bits a weight", (1.8, 6.2), (-40, 0), "bits", "error, dB")
+    chart.ticks_x([2, 3, 4, 5, 6])
+    chart.ticks_y([-40, -30, -20, -10, 0])
+    for colour, (name, values) in zip(COLOURS, kinds.items(), strict=False):
+        weights = values / np.abs(values).max() * LARGEST
+        tables = [error_of(weights, alike, best_table(weights, alike, 2**bits)) for bits in every]
+        evens = [
+            min(error_of(weights, alike, np.arange(-(2**b) // 2, 2**b // 2) * step / 2**b) for step in _STEPS)
+            for b in every
+        ]
+        for title, errors, dashed in (("table", tables, False), ("even steps", evens, True)):
+            shown = [(b, 10 * math.log10(e / (weights**2).sum())) for b, e in zip(every, errors, strict=True)]
+            chart.line(shown, f"{title}, {name}", colour, dashed)
+    return chart
+
+
+_STEPS = range(20, 260, 4)  # how wide evenly spaced values are tried
+
+
 PLOTS: dict[str, Callable[[], Chart]] = {
     "temperature": temperature,
     "gradient": gradient,
@@ -159,6 +189,7 @@ PLOTS: dict[str, Callable[[], Chart]] = {
     "staircase": staircase,
     "clipping": clipping,
     "gate": gate,
+    "table-error": table_error,
 }
 
 

@@ -29,6 +29,7 @@ from edgekd.recipe import CompressParams, DistillParams
 FILE = "tables.safetensors"
 WHOLE = 256  # entries of a table of int8 values that has them all: a layer of so many stays at 8 bits
 PURPOSE = "compress-share"
+WORTH = 0.75  # of its bytes at 8 bits: a layer that would keep more stays as it is, unless it is named
 _SAMPLES, _BATCH = 4096, 32  # that the importances are measured on
 _PARTS = ("table", "scales", "channel_tables")
 
@@ -66,7 +67,7 @@ def plans(net: StudentNet, params: CompressParams) -> dict[str, Plan]:
     """How each layer that is shared is shared, by its weights' name.
 
     Depthwise convolutions stay at 8 bits, and so do dense layers unless the recipe names all: each of their
-    weights is used once, and decoding costs more than the layer. So does a layer that would not get smaller.
+    weights is used once, and decoding costs more than the layer. So does a layer that is hardly smaller then.
     Raises ConfigError for a layer that is not there, groups that do not divide, or where no layer is left.
     """
     fixed = {each.layer: each.entries for each in params.layer_entries}
@@ -85,7 +86,7 @@ def plans(net: StudentNet, params: CompressParams) -> dict[str, Plan]:
             continue
         plan = Plan(entries, _groups(spec.outputs, params.group_channels, layer), spec.kind == "conv")
         stored = stored_bytes(plan, spec.outputs, spec.weights)
-        if stored < spec.weights:
+        if stored < spec.weights * (1 if named else WORTH):
             found[name] = plan
         elif named:
             raise ConfigError(

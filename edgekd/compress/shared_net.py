@@ -88,9 +88,11 @@ class SharedWeights(nn.Module):
     @torch.no_grad()
     def choose(self, weights: torch.Tensor) -> None:
         """Give each weight the nearest entry of its channel's table."""
-        scaled = (weights / self.scales(weights)).flatten(1)
-        rows = self.tables()[self.numbers]
-        self.indices.copy_((scaled[:, :, None] - rows[:, None, :]).abs().argmin(dim=2))
+        scaled = (weights / self.scales(weights)).flatten(1).contiguous()
+        ascending, order = self.tables().sort(dim=1)  # entries may have passed each other
+        middles = (ascending[:, 1:] + ascending[:, :-1]) / 2
+        places = torch.searchsorted(middles[self.numbers], scaled)
+        self.indices.copy_(torch.gather(order[self.numbers], 1, places))
 
     def forward(self, weights: torch.Tensor, moving: bool) -> torch.Tensor:
         """The weights that the layer computes with; moving: the float weights behind them get gradients."""

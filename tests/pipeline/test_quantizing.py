@@ -50,6 +50,23 @@ def test_a_trained_model_with_bits_by_layer(tmp_path: Path) -> None:
     assert api.make(request, "quantize").key == made.key
 
 
+def test_shared_weights_reach_the_integers(tmp_path: Path) -> None:
+    text = '[compress]\nmethods = ["share"]\nepochs = 1\n'
+    request = asked(tmp_path, "shared", text)
+    made = api.make(request, "quantize")
+    assert sorted(made.manifest["inputs"]) == ["model", "samples", "student"]
+    assert set(made.metrics["bits"].values()) == {4, 8}
+    compress = api.make(request, "compress")
+    assert "tables.safetensors" in compress.manifest["files"]
+    stored = [
+        t.encoding.stored_bytes(t.data.size)
+        for t in graph_of(made).tensors
+        if t.encoding and t.data is not None
+    ]
+    assert len(stored) == compress.metrics["shared"]["layers"]
+    assert sum(stored) == compress.metrics["shared"]["stored_bytes"] < compress.metrics["shared"]["weights"]
+
+
 def test_settings_that_are_not_used_leave_an_artifacts_key_alone(tmp_path: Path) -> None:
     made = api.make(asked(tmp_path, "measured", ""), "quantize")
     assert made.manifest["params"] == {"ranges": "minmax", "percentile": 99.99}
