@@ -207,7 +207,7 @@ def test_which_layers_share() -> None:
     separable, dense = student("ds-cnn"), student("autoencoder")
     assert shares(separable) == ["layers.2.conv", "layers.4.conv"]  # 144 weights in front are hardly fewer
     assert shares(separable, share_layers="all")[-1] == "layers.6"
-    assert shares(dense, share_layers="all") == [f"layers.{i}" for i in range(5)]
+    assert shares(dense, share_layers="all") == [f"layers.{i}" for i in (0, 1, 3, 4)]  # 24 to 8: 192
     named = (
         LayerEntries("layers.2.conv", 256),
         LayerEntries("layers.6", 4),
@@ -247,7 +247,7 @@ def test_tables_that_are_damaged_or_of_another_student(
     save_tables(grids, tmp_path)
     assert (tmp_path / FILE).read_bytes() == (shared[0] / FILE).read_bytes()
     calibration = load_dataset(chain.data).part("calibration")[0]
-    with pytest.raises(VerifyError, match=r"layer layers.0.conv: its weights do not stand in the tables"):
+    with pytest.raises(VerifyError, match=r"layer layers.2.conv: its weights do not stand in the tables"):
         quantize_onnx(chain.model.read_bytes(), calibration, chain.recipe.quantize, tmp_path, shared=grids)
     other = {"layers.7.conv.weight": next(iter(grids.values()))}
     with pytest.raises(VerifyError, match=r"has no weights 'layers.7.conv.weight'"):
