@@ -157,6 +157,25 @@ def known_keys(folder: Path | None = None) -> Mapping[str, str]:
     return {name: entry.duty for name, entry in open_fleet(folder).ring.entries.items()}
 
 
+# ---- devices --------------------------------------------------------------------------------------------
+
+
+def devices(folder: Path | None = None, *, inventory: str = "", where: str = "") -> list[dict[str, Any]]:
+    """The devices of the inventory and those that are enrolled, the ones that fit `where` (fleet/devices.py).
+
+    inventory: its file (default: the project's inventory.toml, where there is one).
+    """
+    from dataclasses import asdict
+
+    from edgekd.device.inventory import FILE, load_inventory
+    from edgekd.fleet import devices as known
+
+    place = Path(inventory) if inventory else project_root(Path.cwd()) / FILE
+    hosts = load_inventory(place) if inventory or place.is_file() else None
+    found = known.all_devices(hosts, known.enrolled(fleet_folder(folder)))
+    return [asdict(each) for each in known.where(found, where)]
+
+
 # ---- releases -------------------------------------------------------------------------------------------
 
 

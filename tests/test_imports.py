@@ -43,7 +43,7 @@ ALLOWED = {
     "pipeline": "compress data declaration device doctor errors evaluate export fleet learn mcu progress"
     " qgraph quantize recipe resources shared signal store target",
     "api": "declaration errors fleet pipeline progress qgraph recipe resources shared store target",
-    "api_fleet": "api declaration errors fleet progress store",
+    "api_fleet": "api declaration device errors fleet progress store",
     "cli": "api api_fleet declaration doctor errors report",
 }
 

@@ -3,8 +3,19 @@
 A family of tasks is a module here; it registers its tasks when it is imported.
 """
 
-from edgekd.cli import chain, checkout, devices, keys, releases, rollouts, virtual
+from edgekd.cli import chain, checkout, devices, inventory, keys, releases, rollouts, virtual
 from edgekd.cli.command import ns
 from edgekd.cli.program import main
 
-__all__ = ["chain", "checkout", "devices", "keys", "main", "ns", "releases", "rollouts", "virtual"]
+__all__ = (
+    "chain",
+    "checkout",
+    "devices",
+    "inventory",
+    "keys",
+    "main",
+    "ns",
+    "releases",
+    "rollouts",
+    "virtual",
+)

@@ -71,6 +71,7 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "signer": ("", "URI of a key in an HSM, KMS or the like (securesystemslib's), in place of a file"),
     "public": ("", "PEM file of that key's public half"),
     "offline": (False, "all that expires, with the offline keys, too"),
+    "where": ("", "which devices: KEY=PATTERN or KEY!=PATTERN, a comma between several"),
     "hardware": (
         "",
         "target profiles that the release may run on, a comma between them (default: the target)",

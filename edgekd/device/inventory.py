@@ -2,7 +2,7 @@
 
     [hosts]
     kitchen = { address = "pi@10.0.0.7", groups = ["canary"] }
-    hall    = { address = "pi@10.0.0.8:2222" }
+    hall    = { address = "pi@10.0.0.8:2222", target = "rpi4", models = ["digits"], labels = { floor = "2" } }
 
 A host is a frozen dataclass: what a fleet needs to know besides is one more field.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekd.declaration import build, setting, suggest
@@ -24,11 +24,15 @@ EVERY = "all"  # the group that every host is in
 
 @dataclass(frozen=True)
 class Host:
-    """A device. address: `[user@]host[:port]`; groups: names that `--to @NAME` means it by."""
+    """A device. address: `[user@]host[:port]`; groups: names that `--to @NAME` means it by; target: its
+    profile; models: what a fleet runs on it; labels: what else is to be known, as text."""
 
     name: str = setting()
     address: str = setting()
     groups: tuple[str, ...] = setting(())
+    target: str = setting("")
+    models: tuple[str, ...] = setting(())
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,26 @@ def _host(path: Path, name: str, entry: object) -> Host:
         raise ConfigError(f'{path}: hosts.{name} must be a table; write {name} = {{ address = "user@host" }}')
     if any(c in name for c in ",@:") or any(c.isspace() for c in name) or not name:
         raise ConfigError(f"{path}: host name {name!r} has a blank or one of , @ : in it; name it otherwise")
-    host = build(Host, {**entry, "name": name}, str(path), f"hosts.{name}")
+    labels = _labels(path, name, entry.get("labels", {}))
+    plain = {key: value for key, value in entry.items() if key != "labels"}
+    host = build(Host, {**plain, "name": name}, str(path), f"hosts.{name}")
+    host = replace(host, labels=labels)
     try:
         parse_address(host.address)
     except ConfigError as error:
         raise ConfigError(f"{path}: hosts.{name}: {error}") from None
     return host
+
+
+def _labels(path: Path, name: str, given: object) -> dict[str, str]:
+    """Any names, with texts for values."""
+    where = f"{path}: hosts.{name}.labels"
+    if not isinstance(given, dict):
+        raise ConfigError(f'{where} must be a table; write labels = {{ floor = "2" }}')
+    for label, value in given.items():
+        if not isinstance(value, str):
+            raise ConfigError(f'{where}.{label} must be a text; write {label} = "{value}"')
+    return dict(given)
 
 
 def find_hosts(to: str, inventory: Inventory | None) -> list[Host]:
