@@ -1,11 +1,12 @@
 """One CIFAR-10 student on an emulated Cortex-M4F: each way to a smaller model alone, and together.
 
-    python benchmarks/compress_table.py --store DIR [--only ROW ...] [--show]
+    python benchmarks/compress_table.py --store DIR [--knowledge DIR] [--only ROW ...] [--show]
 
 Each row is a recipe with other [compress], [quantize] or [student] tables, made through the store. Accuracy:
 all 10,000 test images on the host build of the generated C, 200 of them on the core, every byte equal; flash,
 RAM and instructions as `bench` measures them. A row is written when it is whole
 (benchmarks/results/compress-cifar10.json), and rows that are there are not made again; --show prints them.
+--knowledge: a directory that the recipe cifar10 made, for rows with its training budget; else it is made.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from edgekd import api  # noqa: E402
 from edgekd.declaration import build  # noqa: E402
 from edgekd.pipeline import evaluating, graph  # noqa: E402
 from edgekd.pipeline.request import Request  # noqa: E402
-from edgekd.recipe import Recipe  # noqa: E402
+from edgekd.recipe import MixPart, Recipe, TeacherParams  # noqa: E402
+from edgekd.store import Artifact  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "compress-cifar10.json"
 TARGET = "mcu-sim"
@@ -36,16 +38,20 @@ TARGET = "mcu-sim"
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe and the keys that are other than its own, by table; of: the row that it is compared with."""
+    """A recipe and the keys that are other than its own, by table.
+
+    Rows of the recipe cifar10 are compared with its own ResNet-8's accuracy (results/cifar10.json).
+    is_benched: else only the integer reference's accuracy is told.
+    """
 
     title: str
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     recipe: str = "cifar10-release"
-    of: str = "int8"
+    is_benched: bool = True
 
 
 # Fine-tuned at half the rate of the distillation, with batch norm put back.
-TUNED = {"batch_norm": True, "epochs": 8, "learning_rate": 0.05}
+TUNED = {"batch_norm": True, "epochs": 16, "learning_rate": 0.05}
 LOWRANK = {"methods": ["lowrank"], "lowrank_layers": "all", "rank_by": "macs", "rank_share": 0.64}
 
 WIDTHS = {"layers.0": 8, "layers.1": 8, "layers.4": 24, "layers.5": 24, "layers.8": 52, "layers.9": 56}
@@ -54,6 +60,21 @@ HALF = {
     "prune_channels": [{"layer": layer, "channels": count} for layer, count in WIDTHS.items()],
 }
 
+SHARED = {"methods": ["share"], "entries": 16, "epochs": 3, "learning_rate": 0.001}
+FOUR = {"weight_bits": 4, "method": "qat", "epochs": 3, "learning_rate": 0.002}
+
+BITS = {"quantize": {"weight_bits": 4}}
+QAT8 = {"quantize": {"method": "qat", "epochs": 2, "learning_rate": 0.002}}
+THIN = {
+    "model": "ds-cnn",
+    "channels": [16, 32, 64, 64, 128, 128],
+    "strides": [1, 2, 1, 2, 1, 1],
+    "max_weight_bytes": 79_000,
+}
+
+# Of the search's structures: residual blocks that halve the picture once earlier than ResNet-8.
+EARLY = {"model": "resnet", "strides": [1, 2, 2, 2], "max_weight_bytes": 320_000}
+
 ROWS = {
     "int8": Row("int8 as it is"),
     "lowrank": Row("low rank, 0.64 of the MACs", {"compress": LOWRANK | TUNED}),
@@ -61,19 +82,51 @@ ROWS = {
         "pruned to half of the instructions",
         {"compress": HALF | TUNED | {"epochs": 45, "learning_rate": 0.1}},
     ),
+    "half": Row(
+        "own structure at half of the instructions",
+        {"student": EARLY | {"channels": [12, 24, 48, 80]}, "distill": {"epochs": 30}},
+    ),
+    "share": Row("weight sharing, tables of 16", {"compress": SHARED}),
+    "half-share": Row(
+        "own structure at half, weight sharing",
+        {"student": EARLY | {"channels": [12, 24, 48, 80]}, "distill": {"epochs": 30}, "compress": SHARED},
+    ),
+    "ptq4": Row("4 bits by rounding", BITS),
+    "qat4": Row("4 bits, trained", {"quantize": FOUR}),
+    "own": Row(
+        "own structure, 3 views, 11 epochs",
+        {"student": EARLY | {"channels": [20, 32, 64, 128]}},
+        recipe="cifar10",
+    ),
+    "separable": Row("depthwise-separable, 8 bits by rounding", {"student": THIN}, recipe="cifar10"),
+    "separable-ptq4": Row(
+        "the same, 4 bits by rounding", {"student": THIN} | BITS, recipe="cifar10", is_benched=False
+    ),
+    "separable-qat8": Row(
+        "the same, 8 bits trained", {"student": THIN} | QAT8, recipe="cifar10", is_benched=False
+    ),
+    "separable-qat4": Row(
+        "the same, 4 bits trained", {"student": THIN, "quantize": FOUR}, recipe="cifar10", is_benched=False
+    ),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--store", default="")
+    parser.add_argument("--knowledge", default="")
     parser.add_argument("--only", nargs="*", choices=ROWS, default=[])
+    parser.add_argument(
+        "--train", action="store_true", help="make what is trained of the rows, measure nothing"
+    )
     parser.add_argument("--show", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     for name in () if given.show else given.only or ROWS:
-        if name not in load(given.out):
-            row = measured(name, given.store)
+        if given.train:
+            trained(asked(ROWS[name], given.store, given.knowledge))
+        elif name not in load(given.out):
+            row = measured(name, given.store, given.knowledge)
             rows = load(given.out) | {name: row}
             given.out.write_text(json.dumps({"rows": rows}, indent=1, sort_keys=True) + "\n", "utf-8")
     show(load(given.out))
@@ -95,40 +148,56 @@ def changed(recipe: Recipe, changes: dict[str, dict[str, Any]]) -> Recipe:
     return dataclasses.replace(recipe, **tables)
 
 
-def measured(name: str, store: str) -> dict[str, Any]:
-    """Make a row's artifacts, whatever the gate says of them, and read what was measured."""
-    row, started = ROWS[name], cpu_s()
-    request = api.request(recipe=row.recipe, target=TARGET, store=store, start=ROOT, progress=Told())
-    request = dataclasses.replace(request, recipe=changed(request.need_recipe(), row.changes))
-    compressed = graph.make(request, "compress", gated=False)
-    quantized = graph.make(request, "quantize", gated=False)
-    artifact = graph.make(request, "bench", gated=False)
-    record = json.loads((artifact.path / "record.json").read_text("utf-8"))
-    recipe = request.need_recipe()
-    kept = (
-        "accuracy",
-        "accuracy_float",
-        "samples",
-        "samples_on_device",
-        "bit_exact",
-        "flash_bytes",
-        "ram_bytes",
+def taught_by(recipe: Recipe, knowledge: str) -> Recipe:
+    """The recipe with knowledge that is there already in place of its teacher."""
+    return dataclasses.replace(
+        recipe, teacher=TeacherParams(), mix=(MixPart(str(Path(knowledge).absolute())),)
     )
-    return {key: record[key] for key in kept} | {
+
+
+def asked(row: Row, store: str, knowledge: str) -> Request:
+    """The request that makes a row."""
+    request = api.request(recipe=row.recipe, target=TARGET, store=store, start=ROOT, progress=Told())
+    recipe = changed(request.need_recipe(), row.changes)
+    if knowledge and row.recipe == "cifar10":
+        recipe = taught_by(recipe, knowledge)
+    return dataclasses.replace(request, recipe=recipe)
+
+
+def trained(request: Request) -> tuple[Artifact, Artifact]:
+    """The compressed student and its integers, whatever the gate says of them."""
+    return graph.make(request, "compress", gated=False), graph.make(request, "quantize", gated=False)
+
+
+def measured(name: str, store: str, knowledge: str) -> dict[str, Any]:
+    """Make a row's artifacts and read what was measured."""
+    row, started = ROWS[name], cpu_s()
+    request = asked(row, store, knowledge)
+    compressed, quantized = trained(request)
+    found = {"bench": benched(request)} if row.is_benched else {}
+    return found | {
         "title": row.title,
         "recipe": row.recipe,
         "changes": row.changes,
-        "instructions": record["instructions"]["median"],
-        "estimated_cycles": record["estimated_cycles"]["median"],
+        "accuracy": graph.make(request, "evaluate-int8", gated=False).metrics["value"],
         "structure": dict(compressed.metrics),
         "quantized": dict(quantized.metrics),
         "gates": gates(request),
-        "seed": recipe.seed,
+        "seed": request.need_recipe().seed,
         "commit": commit(),
         "machine": machine(),
         "cpu_s": round(cpu_s() - started, 1),
         "when": time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()),
     }
+
+
+def benched(request: Request) -> dict[str, Any]:
+    """What the bench record says of all samples."""
+    artifact = graph.make(request, "bench", gated=False)
+    record = json.loads((artifact.path / "record.json").read_text("utf-8"))
+    kept = ("accuracy", "samples", "samples_on_device", "bit_exact", "flash_bytes", "ram_bytes")
+    medians = {name: record[name]["median"] for name in ("instructions", "estimated_cycles")}
+    return {key: record[key] for key in kept} | medians
 
 
 def gates(request: Request) -> dict[str, Any]:
@@ -143,18 +212,28 @@ def gates(request: Request) -> dict[str, Any]:
 
 def show(rows: dict[str, Any]) -> None:
     """The table, as docs/compression.md has it."""
-    print("| | accuracy | against | flash, weights | flash, all | RAM | instructions | of it | gate |")
+    if "int8" not in rows:
+        raise SystemExit("the row int8 is not measured yet; every other is compared with it")
+    quick = json.loads((RESULTS.parent / "cifar10.json").read_text("utf-8"))["int8"]["accuracy"]
+    print("| | accuracy | points | flash: weights | all | RAM | instructions | share | gate |")
     print("|---|---|---|---|---|---|---|---|---|")
     for name, plan in ROWS.items():
         if name not in rows:
             continue
-        row, of = rows[name], rows.get(plan.of)
-        points = f"{100 * (row['accuracy'] - of['accuracy']):+.2f}" if of else ""
-        share = f"{row['instructions'] / of['instructions']:.3f}" if of else ""
-        flash = f"{row['flash_bytes']['weights']:,} | {row['flash_bytes']['total']:,}"
-        spent = f"{row['ram_bytes']['total']:,} | {row['instructions']:,}"
-        gate = row["gates"]["quantize"]["outcome"]
-        print(f"| {row['title']} | {row['accuracy']:.4f} | {points} | {flash} | {spent} | {share} | {gate} |")
+        row, before = rows[name], rows["int8"]["accuracy"] if plan.recipe == "cifar10-release" else quick
+        points = f"{row['accuracy']:.4f} | {100 * (row['accuracy'] - before):+.2f}"
+        print(f"| {row['title']} | {points} | {spent(row, rows)} | {row['gates']['quantize']['outcome']} |")
+
+
+def spent(row: dict[str, Any], rows: dict[str, Any]) -> str:
+    """The device's cells of a row."""
+    if "bench" not in row:
+        return "– | – | – | – | –"
+    found = row["bench"]
+    share = found["instructions"] / rows["int8"]["bench"]["instructions"]
+    flash, ram = found["flash_bytes"], found["ram_bytes"]
+    bytes_ = f"{flash['weights']:,} | {flash['total']:,} | {ram['total']:,}"
+    return f"{bytes_} | {found['instructions']:,} | {share:.3f}"
 
 
 if __name__ == "__main__":

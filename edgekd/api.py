@@ -209,6 +209,27 @@ def check(request: Request, start: Path | None = None) -> dict[str, Any]:
     return check_model(request, [request.target] if request.target else list(targets(start).values()))
 
 
+def compress_to_fit(
+    request: Request,
+    max_flash: int | None = None,
+    max_ram: int | None = None,
+    max_cycles: int | None = None,
+) -> dict[str, Any]:
+    """Find the mildest combination of compression methods that fits the target and passes the gate.
+
+    max_flash, max_ram: bytes; max_cycles: modelled cycles of one inference; None: the target's. Returns what
+    was tried (edgekd.pipeline.fitting.fit): "chosen" is a [compress] table, or None and "reason" says why.
+    """
+    from edgekd.pipeline.fitting import fit, limits_of
+
+    if request.recipe is None:
+        raise ConfigError(
+            "--to-fit compresses a recipe's student, and --model replaces it; leave --model out"
+        )
+    limits = limits_of(request.need_target("mcu"), max_flash, max_ram, max_cycles)
+    return fit(request, limits)
+
+
 def diff(request: Request, a: str = "reference", b: str = "core") -> dict[str, Any]:
     """Two executions (reference, tflm, litert, ort, host, core) side by side; where they part first."""
     from edgekd.pipeline.checking import diff_model

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from edgekd.cli.command import COMMON, LIBRARY, SSH, advise, command, make_request, print_json
-from edgekd.errors import ConfigError
+from edgekd.cli.command import COMMON, FIT, LIBRARY, SSH, advise, amount, command, make_request, print_json
+from edgekd.errors import BudgetError, ConfigError
 
 
 def _stage_task(stage: str, advice: str, given: dict[str, Any]) -> None:
@@ -78,10 +78,33 @@ def distill(**given: Any) -> None:
     _stage_task("distill", "invoke compress", given)
 
 
-@command(*COMMON)
+@command(*COMMON, *FIT)
 def compress(**given: Any) -> None:
-    """Make the student smaller, as the recipe says."""
+    """Make the student smaller, as the recipe says; --to-fit finds out how."""
+    if given["to_fit"]:
+        _compress_to_fit(given)
+        return
+    for name in FIT[1:]:
+        if given[name]:
+            raise ConfigError(f"--{name.replace('_', '-')} limits what --to-fit tries; add --to-fit")
     _stage_task("compress", "invoke quantize", given)
+
+
+def _compress_to_fit(given: dict[str, Any]) -> None:
+    from edgekd import api
+    from edgekd.report.fitting import show_fit
+    from edgekd.report.screen import ProgressView
+
+    limits = {name: amount(given[name], name) for name in FIT[1:]}
+    with ProgressView() as view:
+        answer = api.compress_to_fit(make_request(view, given), **limits)
+    if given["json"]:
+        print_json(answer)
+    else:
+        show_fit(answer)
+    if answer["reason"]:
+        raise BudgetError(answer["reason"])
+    advise("write the table into the recipe, then: invoke bench --target " + given["target"])
 
 
 @command(*COMMON)

@@ -84,12 +84,27 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "limits": ("", "TOML file of health limits"),
     "slot_bytes": ("", "room that a device keeps for a release of the model (default: 64 MiB)"),
     "strict": (False, "end with an error where there is a warning"),
+    "to_fit": (False, "find the mildest methods that fit the target and pass the gate"),
+    "max_flash": ("", "bytes of flash that --to-fit may take (16k: 16,384; default: the target's)"),
+    "max_ram": ("", "bytes of RAM that --to-fit may take, stack included (default: the target's)"),
+    "max_cycles": ("", "cycles of one inference that --to-fit may take (5M: 5,000,000)"),
 }
 MADE_FROM = ("recipe", "target", "model", "data", "source", "log", "samples")
 COMMON = (*MADE_FROM, "compiler", "optimize", "winograd", "engine", "store", "shared", "json", "again")
 LIBRARY = ("prefix", "updatable")
 SSH = ("to", "key", "ssh_config")
-NO_REQUEST = ("json", "to", "samples", "out", "inventory", "deadline", "rollback", "lines")  # read by tasks
+FIT = ("to_fit", "max_flash", "max_ram", "max_cycles")
+NO_REQUEST = (
+    *FIT,
+    "json",
+    "to",
+    "samples",
+    "out",
+    "inventory",
+    "deadline",
+    "rollback",
+    "lines",
+)  # read by tasks
 UPLOADED = ("uploaded_bytes", "resumed_bytes", "upload_s", "free_bytes")
 DEPLOY_ROWS = ("release", "root", "releases", "removed", *UPLOADED)
 
@@ -167,6 +182,21 @@ def number(text: str, option: str) -> int | None:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise ConfigError(f"--{option} is {text!r}; it must be a whole number from 1")
     return int(text)
+
+
+def amount(text: str, option: str) -> int | None:
+    """The option as bytes (16k: 16,384) or as a count (5M: 5,000,000); None where it was not given."""
+    if not text:
+        return None
+    step = 1000 if option.endswith("cycles") else 1024
+    units = {"k": step, "M": step**2}
+    factor = units.get(text[-1], 0)
+    digits = text[:-1] if factor else text
+    if not digits.isascii() or not digits.isdigit() or int(digits) < 1:
+        raise ConfigError(
+            f"--{option.replace('_', '-')} is {text!r}; it must be a whole number from 1, k or M behind it"
+        )
+    return int(digits) * (factor or 1)
 
 
 def make_request(view: Any, given: dict[str, Any]) -> Any:

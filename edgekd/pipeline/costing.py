@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,25 +14,35 @@ from edgekd.target import Target
 if TYPE_CHECKING:
     from edgekd.compress.widths import DeviceCosts
     from edgekd.learn.structure import Structure
+    from edgekd.qgraph.ir import QGraph
 
 
-def device_costs(target: Target) -> DeviceCosts:
-    """The costs on `target` of any structure as int8: its blank graph, priced as `check` prices a model.
+def priced(graph: QGraph, target: Target) -> dict[str, float]:
+    """What a graph costs on `target`, as `check` tells it.
 
     Keys: instructions and cycles (predicted), ram_bytes (with the reserved stack) and flash_bytes (a bound of
     the code's included); what cannot be told is left out.
     """
-    from edgekd.compress.blank import blank_graph
     from edgekd.mcu.check import check
 
-    @cache
-    def costs(structure: Structure) -> dict[str, float]:
-        row = check(blank_graph(structure), [target], "clang")["targets"][0]
-        names = {"ram_bytes": "ram_need", "flash_bytes": "flash_need"}
-        names |= {"instructions": "instructions", "cycles": "cycles"}
-        return {name: float(row[key]) for name, key in names.items() if row[key] is not None}
+    row = check(graph, [target], "clang")["targets"][0]
+    names = {"ram_bytes": "ram_need", "flash_bytes": "flash_need"}
+    names |= {"instructions": "instructions", "cycles": "cycles"}
+    return {name: float(row[key]) for name, key in names.items() if row[key] is not None}
 
-    return costs
+
+def predicted(
+    structure: Structure, target: Target, bits: Mapping[int, int] | None = None
+) -> dict[str, float]:
+    """What a structure costs on `target` as int8: its blank graph, priced; bits: as that takes them."""
+    from edgekd.compress.blank import blank_graph
+
+    return priced(blank_graph(structure, bits), target)
+
+
+def device_costs(target: Target) -> DeviceCosts:
+    """The costs on `target` of any structure, each told once."""
+    return cache(lambda structure: predicted(structure, target))
 
 
 def widths_params(request: Request) -> dict[str, Any]:
