@@ -27,7 +27,7 @@ from edgekd.progress import Progress, silent
 from edgekd.recipe import Recipe, load_recipe, located
 from edgekd.resources import resource_dir
 from edgekd.store import Artifact, Store, sha256_file
-from edgekd.target import Target, load_target
+from edgekd.target import VARIANTS, Target, load_target
 
 DEFAULT_RECIPE = "digits"
 COMPILERS = ("clang", "gcc")
@@ -47,6 +47,7 @@ def request(
     optimize: str = "",
     winograd: bool = False,
     engine: str = "",
+    variant: str = "",
     store: str = "",
     shared: str = "",
     key: str = "",
@@ -64,6 +65,7 @@ def request(
     model: a .tflite or .onnx file that replaces the recipe; data: an .npz file with x and y that
     replaces its samples; optimize: what the generated C is to spare, "speed" (the default) or "flash";
     winograd: whether its 3 x 3 convolutions may take 3.6 times their weights' flash for speed;
+    variant: of a Linux bundle, in place of the device's own choice;
     source: where the recipe's samples lie, in place of its data.path; log: a .csv that trainings append a
     line an epoch to, or a folder for TensorBoard's events; shared: a team's cache (any fsspec URL); prefix:
     what the generated C's names begin with; updatable: whether its weights can be replaced apart from its
@@ -79,6 +81,8 @@ def request(
         raise ConfigError(f"optimize {optimize!r} does not exist{suggest(optimize, OPTIMIZE)}")
     if engine and engine not in ENGINES:
         raise ConfigError(f"engine {engine!r} does not exist{suggest(engine, ENGINES)}")
+    if variant and variant not in VARIANTS:
+        raise ConfigError(f"variant {variant!r} does not exist{suggest(variant, VARIANTS)}")
     learned = None if model else _recipe(recipe or DEFAULT_RECIPE, project, source)
     return Request(
         store=Store(Path(store) if store else project / ".edgekd", _shared(shared) if shared else None),
@@ -92,6 +96,7 @@ def request(
         optimize=optimize or "speed",
         winograd=winograd,
         engine=engine or None,
+        variant=variant,
         again=again,
         prefix=checked_prefix(prefix or "model"),
         is_updatable=updatable,

@@ -13,6 +13,9 @@ from pathlib import Path
 from edgekd.declaration import check_name, find_named, load, setting
 from edgekd.errors import ConfigError
 
+VARIANTS = ("float", "int8", "litert", "native")  # the forms that a Linux bundle may hold a model in
+ARCHITECTURES = ("aarch64", "armv7", "x86_64")
+
 
 @dataclass(frozen=True)
 class Core:
@@ -82,11 +85,18 @@ class Virtual:
 
 @dataclass(frozen=True)
 class Runtime:
-    """The runtime on a Linux device and the activation type that its int8 kernels are fast with."""
+    """What a Linux device may run: `engine` is the runtime that is installed there first.
+
+    activation: the type that ONNX Runtime's int8 kernels are fast with there. threads: the most that are
+    tried, 0 for as many as it has cores. variants: what the bundle holds, empty for all that can be made;
+    architectures: what the compiled C is compiled for.
+    """
 
     engine: str = setting("onnxruntime", choices=("onnxruntime", "litert"))
     activation: str = setting("uint8", choices=("int8", "uint8"))
-    threads: int = setting(1, minimum=1, maximum=256)
+    threads: int = setting(0, minimum=0, maximum=256)
+    variants: tuple[str, ...] = setting((), choices=VARIANTS)
+    architectures: tuple[str, ...] = setting(ARCHITECTURES, choices=ARCHITECTURES)
 
 
 @dataclass(frozen=True)

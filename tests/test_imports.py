@@ -34,7 +34,7 @@ ALLOWED = {
     "data": "errors progress recipe",
     "learn": "data declaration errors evaluate progress qgraph recipe",
     "compress": "data declaration errors evaluate learn progress qgraph recipe",
-    "export": "data errors learn progress qgraph resources target",
+    "export": "data errors learn mcu progress qgraph resources target",
     "quantize": "data errors export progress qgraph recipe",
     "mcu": "declaration errors evaluate progress qgraph resources signal target",
     "device": "declaration doctor errors evaluate export progress target",
@@ -50,7 +50,7 @@ ALLOWED = {
 # Library -> where it may be imported: path prefixes below edgekd/.
 PLACES = {
     "PIL": ("data/",),
-    "ai_edge_litert": ("qgraph/",),
+    "ai_edge_litert": ("device/agent/", "export/", "qgraph/"),
     "capstone": ("mcu/",),
     "cryptography": ("fleet/",),
     "cyclonedx": ("fleet/",),

@@ -125,7 +125,7 @@ def build(**given: Any) -> None:
     _stage_task("build", f"invoke bench --target {given['target'] or 'mcu-sim'}", given)
 
 
-@command(*COMMON, *SSH, *LIBRARY)
+@command(*COMMON, *SSH, *LIBRARY, "variant")
 def bench(**given: Any) -> None:
     """Measure on the target: accuracy, instructions or latency, memory."""
     from edgekd import api

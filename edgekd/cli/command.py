@@ -31,6 +31,7 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "optimize": ("", "speed (default) or flash: what the generated C is to spare"),
     "winograd": (False, "3 x 3 convolutions may take 3.6 times their weights' flash for speed"),
     "engine": ("", "unicorn or qemu (default: the target's)"),
+    "variant": ("", "float, int8, litert or native on a Linux device (default: the fastest there)"),
     "to": (
         "",
         "user@host:port of a Linux device, a name or @group of the inventory, a comma between several",

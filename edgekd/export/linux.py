@@ -1,7 +1,7 @@
-"""The Linux bundle: one immutable directory with all that a device needs to run and check a model.
+"""The Linux bundle: one immutable directory with all that a device needs to run, check and choose a model.
 
 bundle.json names every other file with its sha256 and size; docs/formats/linux.md has the format. The
-golden outputs are computed here, by ONNX Runtime on this machine, when the bundle is written.
+golden outputs are computed when the bundle is written, on this machine (golden.py).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekd.errors import ArtifactError, ConfigError, MissingDependencyError
+from edgekd.errors import ArtifactError, ConfigError
+from edgekd.export.golden import INT8_TOLERANCE_STEPS, constants, onnx_golden, parse_onnx
+from edgekd.export.variants import IntegerModel, Variant, architecture_of, integer_variants
 from edgekd.progress import Progress, silent
 
-SCHEMA = 1
+SCHEMA = 2
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 ACTIVATIONS = ("int8", "uint8")
-INT8_TOLERANCE_STEPS = 2  # kernels of other processors round a product's half otherwise
-FLOAT_TOLERANCE_STEPS = 100  # of 1e-5 of the largest output: the order of float additions is the kernel's own
 
 Floats = npt.NDArray[np.float32]
 
@@ -37,7 +37,7 @@ def write_bundle(
     *,
     name: str,
     float_onnx: bytes | None,
-    int8_onnx: bytes,
+    int8_onnx: bytes | None,
     activation: str,
     labels: Sequence[str] | None,
     samples_x: Floats,
@@ -45,6 +45,9 @@ def write_bundle(
     split: str,
     golden_count: int,
     preprocessing: Mapping[str, Any],
+    integer: IntegerModel | None = None,
+    reference: tuple[str, npt.NDArray[Any]] | None = None,
+    max_accuracy_drop: float = 0.02,
     tolerance_steps: int = INT8_TOLERANCE_STEPS,
     progress: Progress = silent,
 ) -> dict[str, Any]:
@@ -52,14 +55,19 @@ def write_bundle(
 
     Args:
         name: of the model: lower case letters, digits, `_`, `.` and `-`; releases are called by it.
-        float_onnx, int8_onnx: models with one float32 input and one output, batch 1 or free.
+        float_onnx, int8_onnx: models with one float32 input and one output, batch 1 or free; or None.
         activation: type of `int8_onnx`'s activations, "int8" or "uint8" (edgekd.quantize.activation
             converts); the bytes are held to it.
-        samples_x: float32 [N, ...] in the model's own layout (NCHW for images), N >= 1.
-        samples_y: class indices, integers [N]; None when there is no accuracy to measure.
+        samples_x: float32 [N, ...] in the ONNX models' layout (NCHW for images), N >= 1.
+        samples_y: class indices, or 0 and 1 where `reference` holds anomaly scores, integers [N]; None when
+            there is no accuracy to measure.
         split: the name of the data split that the samples are.
         golden_count: outputs of the first so many samples are stored, to be compared on the device.
         preprocessing: what was done to a raw sample, as JSON.
+        integer: the forms made of the int8 graph: `.tflite` and compiled C.
+        reference: what a variant's accuracy is held to: "float" or "int8", and that model's answers on all
+            samples: classes int64 [N], or anomaly scores float64 [N].
+        max_accuracy_drop: the accuracy budget of the choice on the device, of 1.
         tolerance_steps: allowed difference of an int8 output on the device, in its quantization steps.
 
     Raises ArtifactError for models or samples that do not fit together, ConfigError for a bad name.
@@ -67,27 +75,34 @@ def write_bundle(
     if not NAME.fullmatch(name):
         raise ConfigError(f"bundle name {name!r}: use lower case letters, digits, '_', '.' and '-'")
     _check_samples(samples_x, samples_y, golden_count)
-    _check_activation(int8_onnx, activation)
-    models = {"int8": int8_onnx} if float_onnx is None else {"int8": int8_onnx, "float": float_onnx}
+    if int8_onnx is not None:
+        _check_activation(int8_onnx, activation)
+    models = {"int8": int8_onnx, "float": float_onnx}
+    found: list[Variant] = []
+    for done, (variant, data) in enumerate(models.items()):
+        progress("golden outputs", done, len(models) + 1)
+        if data is not None:
+            golden = onnx_golden(data, samples_x[:golden_count], tolerance_steps, is_float=variant == "float")
+            kind = activation if variant == "int8" else "float32"
+            found.append(Variant(variant, "onnxruntime", {f"{variant}.onnx": data}, kind, "NCHW", golden))
+    if integer is not None:
+        found += integer_variants(integer, samples_x[:golden_count], tolerance_steps)
+    progress("golden outputs", len(models) + 1, len(models) + 1)
+    if not found:
+        raise ArtifactError(f"bundle {name} would hold no model; name at least one variant that can be made")
     contents = {"samples_x.npy": _npy(np.ascontiguousarray(samples_x))}
     if samples_y is not None:
         contents["samples_y.npy"] = _npy(np.asarray(samples_y, dtype=np.int64))
-    variants: dict[str, Any] = {}
-    for done, (variant, data) in enumerate(models.items()):
-        progress("golden outputs", done, len(models))
-        golden = _golden(data, samples_x[:golden_count])
-        contents |= {f"{variant}.onnx": data, f"golden_{variant}.npy": _npy(golden)}
-        step, tolerance = _rule(variant, data, golden, tolerance_steps)
-        rule = {"file": f"golden_{variant}.npy", "step": step, "tolerance_steps": tolerance}
-        kind = activation if variant == "int8" else "float32"
-        variants[variant] = {"file": f"{variant}.onnx", "activation": kind, "golden": rule}
-    progress("golden outputs", len(models), len(models))
+    if reference is not None:
+        contents["reference.npy"] = _npy(_checked_reference(reference[1], len(samples_x)))
+    for each in found:
+        contents |= {**each.files, f"golden_{each.name}.npy": _npy(each.golden.outputs)}
     table: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": "edgekd-bundle",
         "name": name,
-        "variants": variants,
-        "input": {"shape": [1, *samples_x.shape[1:]], "dtype": "float32"},
+        "variants": {each.name: _variant_entry(each) for each in found},
+        "input": {"shape": [1, *samples_x.shape[1:]], "dtype": "float32", "layout": "NCHW"},
         "labels": None if labels is None else list(labels),
         "preprocessing": dict(preprocessing),
         "split": split,
@@ -95,12 +110,45 @@ def write_bundle(
             "x": "samples_x.npy",
             "y": None if samples_y is None else "samples_y.npy",
             "count": len(samples_x),
+            "metric": _metric(samples_y, reference),
         },
-        "runtime": {"engine": "onnxruntime", "python": ">=3.11", "golden_by": _runtime_version()},
+        "reference": None if reference is None else {"of": reference[0], "file": "reference.npy"},
+        "budget": {"max_accuracy_drop": max_accuracy_drop},
+        "runtime": {"python": ">=3.11"},
         "files": {file: _entry(data) for file, data in sorted(contents.items())},
     }
     _write(out, contents, table)
     return table
+
+
+def _variant_entry(variant: Variant) -> dict[str, Any]:
+    """The variant's row of bundle.json; `files` by architecture where each has its own, else under `any`."""
+    golden = variant.golden
+    rule = {"step": golden.step, "tolerance_steps": golden.tolerance_steps, "exact": golden.is_exact}
+    return {
+        "engine": variant.engine,
+        "files": {architecture_of(file): file for file in variant.files},
+        "activation": variant.activation,
+        "layout": variant.layout,
+        "golden": {"file": f"golden_{variant.name}.npy", "by": golden.by, **rule},
+    }
+
+
+def _metric(y: npt.NDArray[Any] | None, reference: tuple[str, npt.NDArray[Any]] | None) -> str | None:
+    """What the samples are scored by: accuracy, auc, agreement with the reference, or nothing."""
+    is_scored = reference is not None and reference[1].dtype.kind == "f"
+    if y is not None:
+        return "auc" if is_scored else "accuracy"
+    return "agreement" if reference is not None and not is_scored else None
+
+
+def _checked_reference(answers: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    if answers.shape != (count,) or answers.dtype not in (np.int64, np.float64):
+        raise ArtifactError(
+            f"the reference's answers are {answers.dtype} {list(answers.shape)}; they must be int64 or "
+            f"float64 [{count}]"
+        )
+    return answers
 
 
 def bundle_name(text: str) -> str:
@@ -151,99 +199,20 @@ def _check_samples(x: Floats, y: npt.NDArray[np.integer[Any]] | None, golden_cou
         raise ArtifactError(f"{golden_count} golden samples of {len(x)}; it must be from 1 to {len(x)}")
 
 
-def _parse(data: bytes) -> Any:
-    """An onnx.ModelProto."""
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError
-    except ImportError:
-        raise MissingDependencyError(
-            "writing a bundle needs onnx; install it with: pip install 'edgekd[learn]'"
-        ) from None
-    try:
-        return onnx.load_model_from_string(data)
-    except DecodeError:
-        raise ArtifactError("the model is not valid ONNX; export it again") from None
-
-
-def _constants(graph: Any) -> dict[str, Any]:
-    """Every constant tensor by name: initializers and Constant nodes."""
-    found = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        for attribute in node.attribute if node.op_type == "Constant" else ():
-            if attribute.name == "value":
-                found[node.output[0]] = attribute.t
-    return found
-
-
 def _check_activation(data: bytes, activation: str) -> None:
     """Hold the types of the activations' zero points to what the bundle will say."""
     if activation not in ACTIVATIONS:
         raise ConfigError(f"activation {activation!r} does not exist; use {' or '.join(ACTIVATIONS)}")
-    graph = _parse(data).graph
+    graph = parse_onnx(data).graph
     import onnx
 
-    constants = _constants(graph)
-    quantizers = [n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in constants]
+    known = constants(graph)
+    quantizers = [n for n in graph.node if n.op_type == "QuantizeLinear" and n.input[0] not in known]
     names = {n.input[2] for n in quantizers if len(n.input) > 2}
-    types = {
-        onnx.TensorProto.DataType.Name(constants[name].data_type).lower() for name in names & set(constants)
-    }
+    types = {onnx.TensorProto.DataType.Name(known[name].data_type).lower() for name in names & set(known)}
     if types != {activation}:
         found = " and ".join(sorted(types)) or "no quantized"
         raise ArtifactError(f"the int8 model has {found} activations, not {activation}; convert it first")
-
-
-def _golden(data: bytes, x: Floats) -> Floats:
-    """Outputs [N, ...] of one model, one sample at a time as on the device."""
-    from edgekd.export.onnx_session import session
-
-    runner = session(data)
-    inputs, outputs = runner.get_inputs(), runner.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1 or inputs[0].type != "tensor(float)":
-        raise ArtifactError(
-            f"the model has {len(inputs)} inputs (first: {inputs[0].type}) and {len(outputs)} outputs; "
-            f"a bundle needs one float32 input and one output"
-        )
-    shape, given = list(inputs[0].shape), [1, *x.shape[1:]]
-    if len(shape) != len(given) or any(
-        isinstance(a, int) and a != b for a, b in zip(shape, given, strict=True)
-    ):
-        raise ArtifactError(f"the model takes {shape} and a sample is {given}; give samples of its shape")
-    rows = [runner.run(None, {inputs[0].name: x[i : i + 1]})[0] for i in range(len(x))]
-    golden = np.concatenate(rows)
-    if not np.isfinite(golden.astype(np.float64)).all():
-        raise ArtifactError("the model answers numbers that are not finite on the bundle's samples; mend it")
-    return golden
-
-
-def _rule(variant: str, data: bytes, golden: Floats, tolerance_steps: int) -> tuple[float, int]:
-    """The output's quantization step and the tolerance in steps."""
-    largest = float(np.abs(golden).max()) or 1.0
-    if variant == "float":
-        return largest * 1e-5, FLOAT_TOLERANCE_STEPS
-    return _output_step(data) or largest / 255, tolerance_steps
-
-
-def _output_step(data: bytes) -> float | None:
-    """The scale of the DEQUANTIZE in front of the output; None when the output is behind a float op."""
-    graph = _parse(data).graph
-    import onnx
-
-    output = graph.output[0]
-    if output.type.tensor_type.elem_type in (onnx.TensorProto.INT8, onnx.TensorProto.UINT8):
-        return 1.0
-    constants = _constants(graph)
-    for node in graph.node:
-        if output.name in node.output and node.op_type == "DequantizeLinear" and node.input[1] in constants:
-            return float(onnx.numpy_helper.to_array(constants[node.input[1]]).max())
-    return None
-
-
-def _runtime_version() -> str:
-    import onnxruntime
-
-    return f"onnxruntime {onnxruntime.__version__}"
 
 
 def _npy(array: npt.NDArray[Any]) -> bytes:

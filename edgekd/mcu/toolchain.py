@@ -86,6 +86,28 @@ CORES: dict[str, CoreFlags] = {
     ),
 }
 
+# Linux processors: how clang is told; the least that each system of that name has (a Pi 2 or newer: NEON).
+LINUX: dict[str, tuple[str, ...]] = {
+    "aarch64": ("-target", "aarch64-linux-musl", "-mcpu=baseline"),
+    "armv7": ("-target", "arm-linux-musleabihf", "-mcpu=cortex_a7"),
+    "x86_64": ("-target", "x86_64-linux-musl", "-mcpu=baseline"),
+}
+# Beside -nostdlib: nothing of libc is linked, and the helpers' library brings memcpy and memset.
+LINUX_CODE = (
+    "-shared",
+    "-fPIC",
+    "-nostdlib",
+    "-fvisibility=hidden",
+    "-fno-sanitize=all",
+    "-ffp-contract=off",
+    "-fno-unwind-tables",
+    "-fno-asynchronous-unwind-tables",
+    "-fno-stack-protector",
+    "-s",
+    "-Wl,--gc-sections",
+    "-Wl,--build-id=none",
+)
+
 GCC_ARM = "arm-none-eabi-gcc"
 GCC_ARM_INSTALL = "apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi"
 
@@ -143,6 +165,33 @@ class Compiler:
         flags = [*CODE, *target, *WARNINGS, "-O2", "-shared", "-fPIC", "-s", *extra]
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=".compile-") as name:
             self._compile((*self.host_command, *flags), sources, include, Path(name), output)
+
+    def compile_linux_shared(
+        self,
+        architecture: str,
+        sources: Sequence[Path],
+        include: Sequence[Path],
+        output: Path,
+        optimize: str = "-O2",
+    ) -> None:
+        """Compile C into a shared object for Linux on `architecture` (a key of LINUX) that needs no library.
+
+        Raises ArtifactError with the compiler's first error, ConfigError for another architecture, and
+        MissingDependencyError with GCC, which here compiles for bare cores and this machine alone.
+        """
+        if architecture not in LINUX:
+            raise ConfigError(
+                f"architecture {architecture!r} is not known for Linux; take {', '.join(sorted(LINUX))}"
+            )
+        if self.kind != "clang":
+            raise MissingDependencyError(
+                "gcc does not compile for other Linux machines here; leave --compiler out"
+            )
+        flags = [*LINUX[architecture], *CODE, *LINUX_CODE, *WARNINGS, optimize]
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".compile-") as name:
+            self._compile(
+                (*self.core_command, *flags), sources, include, Path(name), output, ["-rtlib=compiler-rt"]
+            )
 
     def _compile(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekd.device.bench import bench_device
+from edgekd.device.bench import AUTO, bench_device
 from edgekd.device.connect import find_address, open_transport, trust
 from edgekd.device.deploy import DeployResult, deploy, device_logs, make_release, rollback
 from edgekd.device.inventory import FILE as INVENTORY
@@ -16,9 +16,9 @@ from edgekd.device.many import DEADLINE_S, Leash, Outcome, Tell, persist, run_on
 from edgekd.device.transport import Transport
 from edgekd.errors import ConfigError
 from edgekd.evaluate.record import new_record
+from edgekd.pipeline.bundling import BUNDLE, accuracy_metrics
 from edgekd.pipeline.graph import make
 from edgekd.pipeline.request import Request
-from edgekd.pipeline.shipping import BUNDLE
 from edgekd.progress import Progress
 from edgekd.store import Artifact
 
@@ -162,7 +162,9 @@ def bench_on_device(request: Request, to: str) -> dict[str, Any]:
         pieces = bench_device(
             transport,
             _root(request),
-            threads=runtime.threads if runtime else 1,
+            variant=request.variant or AUTO,
+            threads=runtime.threads if runtime else 0,
+            again=request.again,
             samples=request.samples,
             expected_release=deployed["release"],
             progress=request.progress,
@@ -174,7 +176,7 @@ def bench_on_device(request: Request, to: str) -> dict[str, Any]:
         model=request.model.path.name if request.model else None,
         artifact={"stage": artifact.stage, "key": artifact.key, "digest": artifact.digest},
         accuracy_source="the device's own answers",
-        accuracy_float=_float_accuracy(artifact),
+        **accuracy_metrics(artifact),
         when=int(time.time()),
     )
     request.store.append_record("bench", record)
@@ -188,11 +190,6 @@ def trust_device(request: Request, to: str) -> dict[str, Any]:
     trusted = trust(request.need_target("linux"), to or None, known_hosts=known_hosts, **files)
     shown = {"host": trusted.host, "key": trusted.key_type, "fingerprint": trusted.fingerprint}
     return shown | {"added": trusted.added, "file": str(known_hosts)}
-
-
-def _float_accuracy(artifact: Artifact) -> float | None:
-    value = artifact.metrics.get("accuracy_float")
-    return None if value is None else float(value)
 
 
 def _root(request: Request) -> str:

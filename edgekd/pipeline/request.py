@@ -41,6 +41,7 @@ class Request:
     optimize: str = "speed"  # of the generated C: edgekd.mcu.options.OPTIMIZE
     winograd: bool = False
     engine: str | None = None
+    variant: str = ""  # of a Linux bundle; "": the device's choice
     again: bool = False
     prefix: str = "model"  # of the generated C's files and symbols
     is_updatable: bool = False  # whether the C's weights can be replaced apart from its code

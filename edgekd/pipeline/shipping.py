@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from edgekd.errors import ConfigError
+from edgekd.pipeline.bundling import linux_params
 from edgekd.pipeline.request import Job, Request, versions
 from edgekd.store import Artifact
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 # The file in which each form of model lies in its artifact.
 MODEL_FILES = {"float": "model.onnx", "qdq": "int8.onnx", "tflite": "model.tflite"}
-BUNDLE = "bundle"  # the directory of a Linux bundle in its artifact
-GOLDEN_SAMPLES = 32
 
 
 def int8_stage(request: Request) -> str:
@@ -79,23 +78,17 @@ def export_inputs(request: Request) -> dict[str, str]:
 
 def export_params(request: Request) -> dict[str, Any]:
     target = request.need_target()
-    if target.kind == "mcu" or target.runtime is None:
+    if target.kind == "mcu":
         core = target.core.cpu if target.core else ""
         names = {"prefix": request.prefix, "updatable": request.is_updatable}
         return {"kind": "mcu", "core": core, **names, "options": asdict(mcu_options(request))}
-    if request.is_updatable or request.prefix != "model":
-        raise ConfigError(
-            f"target {target.name} runs ONNX Runtime, not C; leave --updatable and --prefix out, "
-            "or take a target of kind mcu (`invoke targets` lists them)"
-        )
-    if request.model and request.model.form == "tflite":
-        raise ConfigError(
-            f"target {target.name} runs ONNX Runtime, and {request.model.path.name} is a .tflite file; "
-            "give its .onnx model, or a target of kind mcu (`invoke targets` lists them)"
-        )
-    name = request.recipe.name if request.recipe else request.need_model().path.stem
-    activation = {"activation": target.runtime.activation}
-    return {"kind": "linux", "name": name, "samples": request.samples} | activation
+    return linux_params(request)
+
+
+def export_tools(request: Request) -> dict[str, str]:
+    """Packages whose versions can change an export's bytes."""
+    tools = versions("ai-edge-litert", "flatbuffers", "tflite-micro", "onnx", "onnxruntime")
+    return tools if request.need_target().kind == "mcu" else tools | versions("ziglang")
 
 
 def mcu_options(request: Request) -> Options:
@@ -114,43 +107,14 @@ def run_export(job: Job) -> dict[str, Any]:
 
 
 def _export_linux(job: Job) -> dict[str, Any]:
-    """`bundle/`: the int8 and the float ONNX, samples, golden outputs."""
-    from edgekd.export.linux import bundle_name, write_bundle
-    from edgekd.pipeline.samples import finds_anomalies, float_accuracy, test_samples
-    from edgekd.quantize.activation import uint8_variant
+    """`bundle/`: every variant that applies, samples, golden outputs."""
+    from edgekd.pipeline.bundling import export_linux
 
-    if "samples" not in job.inputs:
-        raise ConfigError(
-            "a bundle holds samples to be checked with on the device; add --data FILE.npz with x and y"
-        )
-    params = export_params(job.request)
-    int8 = (job.path("int8") / MODEL_FILES["qdq"]).read_bytes()
-    floating = (job.path("float") / MODEL_FILES["float"]).read_bytes() if "float" in job.inputs else None
-    samples = test_samples(job.inputs["samples"], job.request.samples)
-    classes = not finds_anomalies(graph_of(job.inputs["int8"]), samples.y)
-    write_bundle(
-        job.out / BUNDLE,
-        name=bundle_name(params["name"]),
-        float_onnx=floating,
-        int8_onnx=uint8_variant(int8) if params["activation"] == "uint8" else int8,
-        activation=params["activation"],
-        labels=(samples.classes or None) if classes else None,
-        samples_x=samples.floats(),
-        samples_y=samples.y if classes else None,
-        split=samples.split,
-        golden_count=min(GOLDEN_SAMPLES, len(samples.x)),
-        preprocessing={
-            "layout": "NCHW",
-            "dtype": "float32",
-            "scaling": "as the samples are: none on the device",
-        },
-        progress=job.request.progress,
-    )
-    return {
-        "samples": len(samples.x),
-        "accuracy_float": float_accuracy(floating, samples) if floating and classes else None,
-        "bundle_bytes": sum(p.stat().st_size for p in (job.out / BUNDLE).iterdir()),
-    }
+    models = {}
+    for role, form in (("int8", "qdq"), ("float", "float")):
+        if role in job.inputs and (path := job.path(role) / MODEL_FILES[form]).is_file():
+            models[form] = path.read_bytes()
+    return export_linux(job, export_params(job.request), graph_of(job.inputs["int8"]), models)
 
 
 def _export_mcu(job: Job) -> dict[str, Any]:

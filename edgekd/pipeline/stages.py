@@ -140,9 +140,7 @@ STAGES: dict[str, Stage] = {
             inputs=shipping.export_inputs,
             params=shipping.export_params,
             run=shipping.run_export,
-            tools=lambda request: versions(
-                "ai-edge-litert", "flatbuffers", "tflite-micro", "onnx", "onnxruntime"
-            ),
+            tools=shipping.export_tools,
         ),
         Stage(
             "build",

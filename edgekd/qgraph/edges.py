@@ -29,6 +29,33 @@ def strip_float_edges(graph: QGraph) -> QGraph:
     return stripped
 
 
+def with_float_edges(graph: QGraph) -> QGraph:
+    """The graph with float32 inputs and outputs, behind QUANTIZE and DEQUANTIZE where it has integers.
+
+    Tensors keep their indices; the new ones follow behind. Edges that are float already stay.
+    """
+    tensors, before, behind = list(graph.tensors), [], []
+
+    def edge(index: int) -> int:
+        tensor = graph.tensors[index]
+        tensors.append(Tensor(f"{tensor.name}_float", tensor.shape, "float32"))
+        return len(tensors) - 1
+
+    inputs, outputs = list(graph.inputs), list(graph.outputs)
+    for place, index in enumerate(inputs):
+        if graph.tensors[index].dtype != "float32":
+            inputs[place] = edge(index)
+            before.append(Op("QUANTIZE", (inputs[place],), (index,)))
+    for place, index in enumerate(outputs):
+        if graph.tensors[index].dtype != "float32":
+            outputs[place] = edge(index)
+            behind.append(Op("DEQUANTIZE", (index,), (outputs[place],)))
+    ops = (*before, *graph.ops, *behind)
+    framed = QGraph(graph.name, tuple(tensors), ops, tuple(inputs), tuple(outputs))
+    validate(framed)
+    return framed
+
+
 def quantize_input(values: npt.ArrayLike, tensor: Tensor) -> npt.NDArray[np.generic]:
     """Real values of any shape in the tensor's integers, as TFLite's QUANTIZE computes them.
 

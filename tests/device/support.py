@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -20,6 +22,7 @@ import numpy as np
 
 from edgekd.device.ssh import SshOptions, SshTransport
 from edgekd.export.linux import write_bundle
+from edgekd.export.variants import IntegerModel
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
@@ -84,9 +87,19 @@ def quantized(float_onnx: bytes, x: np.ndarray, folder: Path) -> bytes:
 
 
 def make_bundle(
-    folder: Path, seed: int, *, samples: int = 32, activation: str = "int8", channels: int = 16, side: int = 8
+    folder: Path,
+    seed: int,
+    *,
+    samples: int = 32,
+    activation: str = "int8",
+    channels: int = 16,
+    side: int = 8,
+    every_variant: bool = False,
 ) -> Path:
-    """A bundle whose labels are the float model's answers, so that its float accuracy is 1."""
+    """A bundle whose labels are the float model's answers, so that its float accuracy is 1.
+
+    every_variant: with a .tflite and C compiled for this machine besides the two ONNX models.
+    """
     from edgekd.export.onnx_session import run_onnx
     from edgekd.quantize.activation import uint8_variant
 
@@ -94,8 +107,10 @@ def make_bundle(
     x = np.random.default_rng(seed + 1).normal(size=(samples, 1, side, side)).astype(np.float32)
     float_onnx = conv_net(seed, channels, side)
     int8_onnx = quantized(float_onnx, x, folder)
+    integer = integer_model(int8_onnx, folder) if every_variant else None
     if activation == "uint8":
         int8_onnx = uint8_variant(int8_onnx)
+    classes = run_onnx(float_onnx, x).argmax(1)
     out = folder / f"bundle-{seed}-{activation}"
     write_bundle(
         out,
@@ -105,12 +120,36 @@ def make_bundle(
         activation=activation,
         labels=[str(i) for i in range(10)],
         samples_x=x,
-        samples_y=run_onnx(float_onnx, x).argmax(1),
+        samples_y=classes,
         split="test",
         golden_count=min(16, samples),
         preprocessing={"scale": 1.0},
+        integer=integer,
+        reference=("float", classes.astype(np.int64)),
     )
     return out
+
+
+def integer_model(int8_onnx: bytes, folder: Path) -> IntegerModel:
+    """The forms of the int8 graph that a bundle may hold: its .tflite, and C for this machine."""
+    from edgekd.device.agent.engines import architecture
+    from edgekd.export.native import build_native, native_graph
+    from edgekd.mcu.toolchain import find_compiler
+    from edgekd.qgraph.onnx_reader import read_onnx
+
+    graph = read_onnx(int8_onnx, "int8.onnx")
+    compiler = find_compiler("clang", folder / "compiler")
+    return IntegerModel(graph, True, build_native(native_graph(graph), [architecture()], compiler))
+
+
+def rewritten(bundle: Path) -> Path:
+    """The bundle after its files were changed: with their digests as they are now."""
+    table = json.loads((bundle / "bundle.json").read_text())
+    for name in table["files"]:
+        data = (bundle / name).read_bytes()
+        table["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+    (bundle / "bundle.json").write_text(json.dumps(table))
+    return bundle
 
 
 def free_port() -> int:

@@ -42,7 +42,7 @@ def test_a_bundle_holds_everything_and_reads_back(tmp_path: Path, parts: dict[st
     assert read_bundle(tmp_path / "b") == json.loads((tmp_path / "b" / "bundle.json").read_text()) == table
     assert set(table["files"]) | {"bundle.json"} == set(os.listdir(tmp_path / "b"))
     assert table["split"] == "test" and table["preprocessing"] == {"scale": 0.0625}
-    assert table["input"] == {"shape": [1, 1, 8, 8], "dtype": "float32"}
+    assert table["input"] == {"shape": [1, 1, 8, 8], "dtype": "float32", "layout": "NCHW"}
     for variant, activation in (("int8", "int8"), ("float", "float32")):
         entry = table["variants"][variant]
         golden = np.load(tmp_path / "b" / entry["golden"]["file"], allow_pickle=False)
@@ -144,7 +144,7 @@ def test_a_harmed_file_is_named(tmp_path: Path, parts: dict[str, Any], name: str
 
 
 @pytest.mark.parametrize(
-    "change", [{"schema": 2}, {"kind": "other"}, {"files": {"../x": {}}}, {"files": 3}, {"name": 4}]
+    "change", [{"schema": 1}, {"kind": "other"}, {"files": {"../x": {}}}, {"files": 3}, {"name": 4}]
 )
 def test_a_table_that_is_none_of_ours(tmp_path: Path, parts: dict[str, Any], change: dict[str, Any]) -> None:
     table = write_bundle(tmp_path / "b", **parts)

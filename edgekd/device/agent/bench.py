@@ -1,105 +1,114 @@
-"""Measuring the current release: load time, latency, memory, accuracy, and the golden outputs."""
+"""Measuring the current release: which variant is the fastest here, and what the chosen one costs."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
-import platform
-import sys
-import time
+import contextlib
 from pathlib import Path
 from typing import Any
 
+from .candidate import Candidate
+from .choice import noise_of
+from .conditions import EnergyMeter, conditions, throttling
 from .files import read_table, verify_files
 from .install import find_release
-from .machine import machine, memory_bytes
-from .measure import percentiles, time_runs
+from .machine import machine
+from .measure import ROUNDS, plan_runs, summary, take_turns, warm_up
 from .messages import AgentError, Ticker, emit
+from .selection import COUNTED_RUNS, emulation, remember, remembered, sample_count, survey
 
-
-def import_runtime() -> tuple[Any, Any]:
-    """numpy and onnxruntime; AgentError `runtime` with the line that installs them."""
-    try:
-        return importlib.import_module("numpy"), importlib.import_module("onnxruntime")
-    except ImportError as error:
-        reason, hint = str(error).strip().split("\n")[0], f"{sys.executable} -m pip install onnxruntime"
-        raise AgentError("runtime", f"the runtime does not load ({reason}); install it: {hint}") from None
-
-
-def predict(numpy: Any, session: Any, samples: Any, count: int) -> Any:
-    """Outputs [count, ...] of the first samples, one at a time, as the latency was measured."""
-    name, outputs, say = session.get_inputs()[0].name, [], Ticker("accuracy", count)
-    for index in range(count):
-        outputs.append(session.run(None, {name: numpy.ascontiguousarray(samples[index : index + 1])})[0])
-        say(index + 1)
-    return numpy.concatenate(outputs)
-
-
-def compare_golden(numpy: Any, outputs: Any, golden: Any, rule: dict[str, Any]) -> dict[str, Any]:
-    """Differences from the host's outputs in quantization steps, held to the bundle's tolerance."""
-    flat, expected = outputs.reshape(len(golden), -1), golden.reshape(len(golden), -1)
-    steps = numpy.abs(flat.astype("float64") - expected.astype("float64")) / rule["step"]
-    finite = bool(numpy.isfinite(steps).all())
-    worst = float(steps.max()) if finite else None
-    within = worst is not None and worst <= rule["tolerance_steps"] + 1e-6
-    agreement = float((flat.argmax(1) == expected.argmax(1)).mean())
-    told = {"samples": len(golden), "step": rule["step"], "tolerance_steps": rule["tolerance_steps"]}
-    return {**told, "max_difference_steps": worst, "within_tolerance": within, "agreement": agreement}
-
-
-def score(numpy: Any, session: Any, directory: Path, bundle: Any, variant: str, limit: int) -> dict[str, Any]:
-    """Golden check and accuracy on the bundle's samples (the first `limit`, 0: all)."""
-    files, rule = bundle["samples"], bundle["variants"][variant]["golden"]
-    samples = numpy.load(directory / files["x"], mmap_mode="r")
-    golden = numpy.load(directory / rule["file"])
-    count = max(len(golden), min(limit or len(samples), len(samples)))
-    outputs = predict(numpy, session, samples, count)
-    accuracy = None
-    if files["y"]:
-        truth = numpy.load(directory / files["y"])[:count]
-        accuracy = float((outputs.reshape(count, -1).argmax(1) == truth).mean())
-    golden_result = compare_golden(numpy, outputs[: len(golden)], golden, rule)
-    return {"samples": count, "accuracy": accuracy, "golden": golden_result}
+BUNDLE_SCHEMA = 2
+AUTO = "auto"
 
 
 def bench(arguments: argparse.Namespace) -> None:
-    """Verify the release, load the model, and measure it; emits one result."""
+    """Verify the release, choose a variant unless one is named, and measure it; emits one result."""
     directory, bundle, release = find_bundle(arguments)
-    idle_bytes = memory_bytes("VmRSS")
-    numpy, runtime = import_runtime()
-    tools = {
-        "python": platform.python_version(),
-        "numpy": numpy.__version__,
-        "onnxruntime": runtime.__version__,
-    }
-    emit("progress", label="load", done=0, total=1)
-    model = directory / bundle["variants"][arguments.variant]["file"]
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = arguments.threads, 1
-    options.log_severity_level = 3
-    start = time.perf_counter_ns()
-    session = runtime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    load_us = (time.perf_counter_ns() - start) / 1000
-    first = numpy.ascontiguousarray(numpy.load(directory / bundle["samples"]["x"], mmap_mode="r")[:1])
-    feed = {session.get_inputs()[0].name: first}
-    times = time_runs(
-        lambda: session.run(None, feed), arguments.warmup, arguments.runs, arguments.max_seconds
-    )
-    peak_bytes = memory_bytes("VmHWM")  # before the samples are loaded
-    rise_bytes = None if peak_bytes is None or idle_bytes is None else peak_bytes - idle_bytes
-    sizes = {"peak_rss_bytes": peak_bytes, "rss_rise_bytes": rise_bytes, "model_bytes": model.stat().st_size}
-    scores = score(numpy, session, directory, bundle, arguments.variant, arguments.samples)
-    facts = {"release": release, "split": bundle["split"], "machine": machine(), "tools": tools}
-    emit("result", **facts, **sizes, **scores, latency_us=percentiles(times), load_us=load_us)
+    selection, variant, threads = None, arguments.variant, arguments.threads or 1
+    if variant == AUTO:
+        selection = selection_of(directory, bundle, release, arguments)
+        variant, threads = selection["chosen"]["variant"], selection["chosen"]["threads"]
+    before = conditions()
+    measured = measure_one(directory, bundle, variant, threads, arguments)
+    after = conditions()
+    facts = {"release": release, "split": bundle["split"], "machine": machine()}
+    state = {"before": before, "after": after, "throttled": throttling(before, after)}
+    emit("result", **facts, **measured, conditions=state, selection=selection)
+
+
+def choose_variant(arguments: argparse.Namespace) -> None:
+    """Measure all variants anew and keep the choice; emits the selection."""
+    directory, bundle, release = find_bundle(arguments)
+    arguments.again = True
+    emit("result", selection=selection_of(directory, bundle, release, arguments), machine=machine())
+
+
+def selection_of(
+    directory: Path, bundle: dict[str, Any], release: str | None, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """The release's choice: as remembered, or made now. AgentError `runtime` when nothing can run."""
+    known = None if release is None or arguments.again else remembered(directory.parent)
+    if known is not None:
+        return {k: v for k, v in known.items() if k not in ("schema", "kind", "release")} | {"reused": True}
+    surveyed = survey(directory, bundle, arguments)
+    if surveyed["chosen"] is None:
+        kind = "mismatch" if any(row["golden"] for row in surveyed["candidates"]) else "runtime"
+        whys = "; ".join(f"{row['variant']}: {row['why']}" for row in surveyed["candidates"])
+        raise AgentError(kind, f"no variant can be used here ({whys}); install a runtime, or export anew")
+    kept = release is not None and remember(directory.parent, release, surveyed)
+    return surveyed | {"reused": False, "recorded": kept}
+
+
+def measure_one(
+    directory: Path, bundle: dict[str, Any], name: str, threads: int, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Everything about one variant, in a fresh process."""
+    each, emulated = Candidate(directory, bundle, name), emulation(arguments)
+    with contextlib.closing(each):
+        emit("progress", label="load", done=0, total=1)
+        each.begin(threads)
+        refuse(each)
+        key = (name, threads)
+        clocks = {key: lambda count, max_s: each.clock(threads, count, max_s)}
+        estimate = warm_up(clocks[key], arguments.warmup, arguments.max_seconds / 4) or 1.0
+        meter, say = EnergyMeter(), Ticker("bench", ROUNDS)
+        meter.start()
+        counts = plan_runs({key: estimate}, arguments.runs, arguments.max_seconds)
+
+        def between(done: int) -> None:
+            say(done)
+            meter.sample()
+
+        rounds = take_turns(clocks, counts, between).get(key)
+        energy = meter.stop()
+        counts_of = {"threads": threads, "count": COUNTED_RUNS}
+        instructions = each.attempt("instructions", **counts_of) if threads == 1 else None
+        each.judge(sample_count(bundle, arguments.samples))
+        refuse(each)
+    told = summary(rounds or [])
+    noise = noise_of(told.pop("round_medians_us"))
+    inferences = told["latency_us"]["n"]
+    spent = None if energy is None else {**energy, "uj": energy["joules"] * 1e6 / inferences}
+    facts = {"variant": name, "engine": each.variant["engine"], "threads": threads, "emulated": emulated}
+    scored = each.score() | {"golden": each.golden}
+    measured = {"noise": noise, "energy": spent, "instructions": instructions}
+    return facts | each.facts | told | scored | measured
+
+
+def refuse(each: Candidate) -> None:
+    """AgentError when the variant that is to be measured cannot be."""
+    if each.failure:
+        missing = "not installed" in each.failure or "does not load" in each.failure
+        raise AgentError("runtime" if missing else "failed", f"{each.name}: {each.failure}")
 
 
 def find_bundle(arguments: argparse.Namespace) -> tuple[Path, dict[str, Any], str | None]:
     """The bundle asked for, its every byte verified: a directory's, or that of the current release."""
     release = None if arguments.bundle else find_release(Path(arguments.root))
     inside = Path(arguments.root, "releases", release, "bundle") if release else Path(arguments.bundle)
-    bundle = read_table(inside / "bundle.json")
+    bundle = read_table(inside / "bundle.json", BUNDLE_SCHEMA)
     verify_files(inside, bundle["files"])
-    if arguments.variant not in bundle["variants"]:
+    if arguments.variant != AUTO and arguments.variant not in bundle["variants"]:
         known = ", ".join(sorted(bundle["variants"]))
         raise AgentError("config", f"the bundle has no variant {arguments.variant!r}; it has {known}")
     return inside, bundle, release

@@ -39,14 +39,14 @@ def write_whole(path: Path, text: str) -> None:
     sync(path.parent)
 
 
-def read_table(path: Path) -> dict[str, Any]:
+def read_table(path: Path, schema: int = SCHEMA) -> dict[str, Any]:
     """A JSON object of our schema from a file; AgentError `mismatch` when it is none."""
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         raise damaged(path) from None
-    if not isinstance(table, dict) or table.get("schema") != SCHEMA:
-        raise AgentError("mismatch", f"{path} is not of schema {SCHEMA}; deploy again with one edgekd")
+    if not isinstance(table, dict) or table.get("schema") != schema:
+        raise AgentError("mismatch", f"{path} is not of schema {schema}; deploy again with one edgekd")
     return table
 
 

@@ -31,3 +31,10 @@ def machine() -> dict[str, Any]:
         system = platform.freedesktop_os_release().get("PRETTY_NAME")
     facts = {"architecture": platform.machine(), "cpu": cpu, "board": board, "os": system}
     return {**facts, "cores": os.cpu_count(), "kernel": platform.release()}
+
+
+def is_emulated() -> bool:
+    """Whether the device says that it is QEMU's board `virt`, where times are no device's."""
+    with contextlib.suppress(OSError):
+        return b"linux,dummy-virt" in Path("/proc/device-tree/compatible").read_bytes()
+    return False

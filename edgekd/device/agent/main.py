@@ -9,12 +9,13 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from .bench import bench
+from .bench import AUTO, bench, choose_variant
 from .history import logs, rollback
 from .install import describe_root
 from .machine import machine
 from .messages import AgentError, emit
 from .receive import deploy
+from .worker import work
 
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -29,10 +30,12 @@ def status(arguments: argparse.Namespace) -> None:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "bench": bench,
+    "choose": choose_variant,
     "deploy": deploy,
     "logs": logs,
     "rollback": rollback,
     "status": status,
+    "worker": work,
 }
 
 
@@ -40,11 +43,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """Arguments of one command."""
     parser = argparse.ArgumentParser(prog="agent.pyz", description="edgekd's part on a Linux device")
     parser.add_argument("command", choices=sorted(COMMANDS))
-    for name, text in (("root", "edgekd"), ("bundle", ""), ("variant", "int8")):
+    for name, text in (("root", "edgekd"), ("bundle", ""), ("variant", AUTO)):
         parser.add_argument(f"--{name}", default=text)
-    for name, default in (("threads", 1), ("warmup", 20), ("runs", 300), ("samples", 0), ("lines", 50)):
+    for name, default in (("threads", 0), ("warmup", 20), ("runs", 300), ("samples", 0), ("lines", 50)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--max-seconds", type=float, default=10.0)
+    parser.add_argument("--emulated", choices=("auto", "yes", "no"), default="auto")
+    parser.add_argument("--again", action="store_true", help="choose the variant anew")
     return parser.parse_args(argv)
 
 
