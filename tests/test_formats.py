@@ -23,7 +23,11 @@ def described(title: str) -> set[str]:
 
 
 def test_the_bench_records_keys() -> None:
-    assert described("Bench record (schema 1)") == {*record.KEYS, *record.OF_AUTOENCODERS}
+    assert described("Bench record (schema 1)") == {
+        *record.KEYS,
+        *record.OF_AUTOENCODERS,
+        *record.OF_DEVICES,
+    }
     assert record.SCHEMA == 1
 
 

@@ -14,7 +14,7 @@ from edgekd.errors import ConfigError, MissingDependencyError, UnsupportedOpErro
 from edgekd.pipeline.request import Job, Request
 from edgekd.pipeline.samples import Samples, finds_anomalies, test_samples
 from edgekd.store import Artifact
-from edgekd.target import Target
+from edgekd.target import VARIANTS, Target
 
 BUNDLE = "bundle"  # the directory of a Linux bundle in its artifact
 GOLDEN_SAMPLES = 32
@@ -69,9 +69,7 @@ def wanted_variants(request: Request) -> tuple[str, ...]:
     """
     runtime = request.need_target("linux").runtime
     named = runtime.variants if runtime else ()
-    of_model = ("litert", "native") if _form(request) == "tflite" else ("int8", "litert", "native")
-    if _form(request) in ("", "float"):
-        of_model = ("float", *of_model)
+    of_model = ("int8", "litert", "native") if _form(request) == "qdq" else VARIANTS
     for variant in named:
         if variant not in of_model:
             raise ConfigError(
@@ -114,14 +112,16 @@ def export_linux(
     anomalies = finds_anomalies(graph, samples.y)
     x = channels_first(job, samples, graph)
     native, left_out = _native(job, params, graph)
-    int8 = models.get("qdq")
+    models = {**models, **_written(job, params, graph, left_out)}
+    int8, floating = models.get("qdq"), models.get("float")
     if int8 is not None and params["activation"] == "uint8":
         int8 = uint8_variant(int8)
-    reference, judged = reference_answers(models.get("float"), graph, x, anomalies=anomalies)
+    trained = None if _form(job.request) == "tflite" else floating  # else the int8 graph is the truth
+    reference, judged = reference_answers(trained, graph, x, anomalies=anomalies)
     write_bundle(
         job.out / BUNDLE,
         name=bundle_name(params["name"]),
-        float_onnx=models.get("float") if "float" in variants else None,
+        float_onnx=floating if "float" in variants else None,
         int8_onnx=int8 if "int8" in variants else None,
         activation=params["activation"],
         labels=None if anomalies else (samples.classes or None),
@@ -141,7 +141,23 @@ def export_linux(
         "bundle_bytes": sum(p.stat().st_size for p in (job.out / BUNDLE).iterdir()),
         "left_out": left_out,
     }
-    return metrics | (judged(samples.y) if "float" in models else {})
+    return metrics | (judged(samples.y) if trained else {})
+
+
+def _written(job: Job, params: Mapping[str, Any], graph: Any, left_out: dict[str, str]) -> dict[str, bytes]:
+    """The ONNX files of a .tflite, by "qdq" and "float"; `left_out` is told why there are none."""
+    wanted = {"float", "int8"} & set(params["variants"])
+    if _form(job.request) != "tflite" or not wanted:
+        return {}
+    from edgekd.qgraph.onnx_writer import write_onnx
+
+    try:
+        return {"qdq": write_onnx(graph, quantized=True), "float": write_onnx(graph, quantized=False)}
+    except UnsupportedOpError as error:
+        if params["are_required"]:
+            raise
+        left_out.update(dict.fromkeys(sorted(wanted), str(error)))
+        return {}
 
 
 def channels_first(job: Job, samples: Samples, graph: Any) -> npt.NDArray[np.float32]:

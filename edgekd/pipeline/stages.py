@@ -136,7 +136,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "export",
-            version=13,
+            version=14,
             inputs=shipping.export_inputs,
             params=shipping.export_params,
             run=shipping.run_export,

@@ -51,6 +51,7 @@ def show_record(record: Mapping[str, Any]) -> None:
     show_table(
         f"{subject} on {record['target']}", ("figure", "value", "how"), list(headline(record)), right=(1,)
     )
+    show_selection(record)
     layers = (record["instructions"] or {}).get("by_layer")
     if layers:
         print()
@@ -117,11 +118,13 @@ def _accuracy_rows(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell
             "ONNX Runtime on this machine, same samples",
         )
     if record["agreement"] is not None:
-        emulated = record["bit_exact"] is not None
-        how = "the integer reference" if emulated else "ONNX Runtime's on the host, golden samples"
+        how = "the host's, golden samples" if "variant" in record else "the integer reference"
         yield "agreement", f"{record['agreement']:.4f}", f"top-1 equal to {how}"
     if record["bit_exact"] is not None:
         device = record["samples_on_device"]
+        if "variant" in record:
+            yield "bytes equal", record["bit_exact"], "the integer reference's, golden samples"
+            return
         how = f"reference = C on the host ({record['samples']:,} samples) = C on the core ({device or 0:,})"
         yield "bytes equal", record["bit_exact"], how
 
@@ -129,8 +132,9 @@ def _accuracy_rows(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell
 def _core_rows(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell]]:
     counts = record["instructions"]
     if counts and "median" in counts:
-        n = counts.get("counted_samples")
-        how = f"exact, emulated {record['device']['core']} ({record['device']['engine']}); median of {n}"
+        n, device = counts.get("counted_samples"), record["device"]
+        place = f"emulated {device['core']} ({device['engine']})" if "core" in device else "user mode"
+        how = f"exact, {place}; median of {n}"
         yield "instructions", round(counts["median"]), how
     if record["estimated_cycles"]:
         yield (
@@ -147,12 +151,54 @@ def _core_rows(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell]]:
 
 
 def _linux_rows(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell]]:
-    latency = record["latency_us"]
+    if chosen := record.get("variant"):
+        how = "chosen on the device" if record["selection"] else "as named"
+        yield "variant", f"{chosen['variant']}, {chosen['threads']} thread(s)", f"{chosen['engine']}; {how}"
+    latency, emulated = record["latency_us"], record.get("emulated")
     if latency:
         tail = ", ".join(f"{name} {latency[name]:,.1f}" for name in ("p90", "p99", "mean"))
-        how = f"{tail}, n = {latency['n']:,}"
+        how = f"{tail}, n = {latency['n']:,}" + ("; EMULATED, no device's" if emulated else "")
         yield "latency p50, us", f"{latency['p50']:,.1f}", how
+    if record.get("noise") is not None:
+        yield "noise of that", f"{100 * record['noise']:.1f} %", "A/A: the run against itself"
     if record["load_us"] is not None:
         yield "load, ms", f"{record['load_us'] / 1e3:.1f}", "from file to a session that answers"
+    if record.get("cold_start_us") is not None:
+        yield (
+            "cold start, ms",
+            f"{record['cold_start_us'] / 1e3:.0f}",
+            "a process, its runtime, a first answer",
+        )
     if record["peak_rss_bytes"] is not None:
-        yield "peak RSS, bytes", record["peak_rss_bytes"], "of the agent's process"
+        rise = record.get("rss_rise_bytes")
+        yield "peak RSS, bytes", record["peak_rss_bytes"], f"{rise or 0:,} over the idle interpreter"
+    if energy := record.get("energy"):
+        yield "energy, uJ", round(energy["uj"], 1), f"an inference, of the whole device ({energy['source']})"
+    if throttled := (record.get("conditions") or {}).get("throttled"):
+        yield "THROTTLED", ", ".join(throttled), "the times are too long; cool or power it better"
+
+
+def show_selection(record: Mapping[str, Any]) -> None:
+    """Every variant's row with its verdict, and why; nothing where none was chosen."""
+    selection = record.get("selection")
+    if not selection:
+        return
+    is_time = selection["ranked_by"] != "instructions"
+    measure = "p50, us" if is_time else "instructions"
+    rows = [
+        (
+            row["variant"],
+            row["threads"],
+            row["p50_us"] if is_time else row["instructions"],
+            None if row["quality"] is None else f"{row['quality']:.4f}",
+            row["file_bytes"],
+            row["rss_rise_bytes"],
+            row["verdict"],
+            row["why"],
+        )
+        for row in selection["candidates"]
+    ]
+    columns = ("variant", "threads", measure, "quality", "bytes", "RSS rise", "verdict", "why")
+    print()
+    title = "Variants on this device" + (" (measured before)" if selection.get("reused") else "")
+    show_table(title, columns, rows, right=(1, 2, 3, 4, 5))

@@ -67,7 +67,13 @@ def test_deploy_then_bench(project: Path, there: list[str]) -> None:
     assert found["samples_on_device"] == 360 and found["split"] == "test"
     assert found["latency_us"]["p50"] > 0 and found["load_us"] > 0 and found["peak_rss_bytes"] > 1_000_000
     assert found["agreement"] == 1.0 and found["accuracy"] > 0.3
-    assert found["instructions"] is None and found["flash_bytes"] is None and found["bit_exact"] is None
+    assert found["flash_bytes"] is None and found["variant"]["variant"] in (
+        "float",
+        "int8",
+        "litert",
+        "native",
+    )
+    assert [row["verdict"] for row in found["selection"]["candidates"]].count("kept") == 1
     assert found["device"]["release"] == deployed["release"]
     kept = [json.loads(line) for line in (project / ".edgekd/records/bench.jsonl").read_text().splitlines()]
     assert kept[-1] == found

@@ -54,9 +54,16 @@ def test_bad_data_is_refused(project: Path, arrays: dict, message: str) -> None:
     assert done.returncode == 3 and message in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_tflite_for_a_linux_target_is_refused(project: Path) -> None:
-    done = edgekd(project, "deploy", "--model", "net.tflite", "--target", "linux-local")
-    assert done.returncode == 2 and "runs ONNX Runtime" in done.stderr
+def test_a_tflite_for_a_linux_target_runs_there_as_litert_and_as_c(project: Path) -> None:
+    graph = read_tflite((project / "net.tflite").read_bytes(), "net.tflite")
+    x = inputs_for(graph, np.random.default_rng(5), 20)[0]
+    np.savez(project / "linux.npz", x=x, y=np.arange(20) % 3)
+    given = ("--model", "net.tflite", "--target", "linux-local", "--data", "linux.npz")
+    found = record(project, *given)
+    rows = {row["variant"]: row for row in found["selection"]["candidates"] if row["threads"] == 1}
+    assert rows["native"]["golden"]["exact"] and rows["native"]["verdict"] != "out"
+    named = record(project, *given, "--variant", "native")
+    assert named["bit_exact"] is True and named["variant"]["engine"] == "native"
 
 
 @pytest.mark.parametrize("position", [0.1, 0.5, 0.9])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import time
 from pathlib import Path
 from typing import Any
 
-from edgekd.device.agent.bench import compare_golden, import_runtime
+from edgekd.device.agent.engines import import_runtime
+from edgekd.device.agent.scoring import compare_golden
 
 VARIANT = "int8"  # what a Linux bundle is served by
 
@@ -24,7 +26,8 @@ class Loaded:
     """
 
     def __init__(self, directory: Path, release: dict[str, Any]) -> None:
-        self._numpy, runtime = import_runtime()
+        runtime = import_runtime("onnxruntime")
+        self._numpy = importlib.import_module("numpy")
         self._directory, self._files = directory, release["files"]
         bundle = json.loads(self._signed(f"{release['bundle']}/bundle.json"))
         self._folder = release["bundle"]
@@ -32,7 +35,7 @@ class Loaded:
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = 1, 1
         options.log_severity_level = 4
-        model = self._signed(f"{self._folder}/{bundle['variants'][VARIANT]['file']}")
+        model = self._signed(f"{self._folder}/{bundle['variants'][VARIANT]['files']['any']}")
         self._session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self.samples = self._array(bundle["samples"]["x"])
@@ -77,5 +80,7 @@ class Loaded:
         answers = [self.run(index) for index in range(len(self.golden))]
         if not all(self.has_shape(each) for each in answers):
             return False, None, 0.0
-        found = compare_golden(self._numpy, self._numpy.concatenate(answers), self.golden, self.rule)
+        rows = [each.astype("float64").ravel().tolist() for each in answers]
+        golden = [each.astype("float64").ravel().tolist() for each in self.golden]
+        found = compare_golden(rows, golden, self.rule)
         return True, found["max_difference_steps"], found["agreement"]

@@ -70,9 +70,9 @@ def _fail(say: Teller, reason: str, error: Exception) -> int:
 
 def preload() -> None:
     """Load the runtime, and all that is needed later, before the door is closed."""
-    from edgekd.device.agent.bench import import_runtime
+    from edgekd.device.agent.engines import import_runtime
 
-    import_runtime()
+    import_runtime("onnxruntime")
 
 
 def try_release(request: dict[str, Any], say: Teller) -> None:
