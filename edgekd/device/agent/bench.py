@@ -15,6 +15,7 @@ from .install import find_release
 from .machine import machine
 from .measure import ROUNDS, plan_runs, summary, take_turns, warm_up
 from .messages import AgentError, Ticker, emit
+from .runtime import adopt
 from .selection import COUNTED_RUNS, emulation, remember, remembered, sample_count, survey
 
 BUNDLE_SCHEMA = 2
@@ -105,6 +106,8 @@ def refuse(each: Candidate) -> None:
 def find_bundle(arguments: argparse.Namespace) -> tuple[Path, dict[str, Any], str | None]:
     """The bundle asked for, its every byte verified: a directory's, or that of the current release."""
     release = None if arguments.bundle else find_release(Path(arguments.root))
+    if release:
+        adopt(Path(arguments.root))
     inside = Path(arguments.root, "releases", release, "bundle") if release else Path(arguments.bundle)
     bundle = read_table(inside / "bundle.json", BUNDLE_SCHEMA)
     verify_files(inside, bundle["files"])

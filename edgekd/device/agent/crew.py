@@ -30,8 +30,9 @@ class Hand:
         self._quiet_s, self._unread = quiet_s, b""
         self._errors = os.memfd_create("stderr")
         place, package = home()
+        # The worker finds what the agent finds, an environment that was adopted included.
         code = (
-            f"import sys;sys.path.insert(0,{place!r});from {package}.main import main;"
+            f"import sys;sys.path[:0]={[place, *sys.path]!r};from {package}.main import main;"
             "sys.exit(main(sys.argv[1:]))"
         )
         command = [sys.executable, "-c", code, "worker", "--bundle", str(directory), "--variant", variant]

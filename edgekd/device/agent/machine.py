@@ -36,5 +36,5 @@ def machine() -> dict[str, Any]:
 def is_emulated() -> bool:
     """Whether the device says that it is QEMU's board `virt`, where times are no device's."""
     with contextlib.suppress(OSError):
-        return b"linux,dummy-virt" in Path("/proc/device-tree/compatible").read_bytes()
+        return b"linux,dummy-virt" in Path("/proc/device-tree/model").read_bytes()
     return False

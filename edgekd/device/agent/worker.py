@@ -19,7 +19,7 @@ from typing import Any
 from .arrays import Rows, sample_values
 from .engines import Engine, file_of, import_runtime, open_engine
 from .files import read_table, sha256_file
-from .instructions import InstructionCounter
+from .instructions import open_counter
 from .machine import memory_bytes
 from .messages import AgentError
 from .scoring import anomaly_score, top1
@@ -88,14 +88,12 @@ class Worker:
     def instructions(self, threads: int, count: int) -> list[int] | None:
         """Instructions of `count` inferences in this thread; None where they cannot be counted."""
         engine, sample = self._engines[threads], self._ready[threads]
-        try:
-            counter = InstructionCounter()
-        except OSError:
+        counter = open_counter()
+        if counter is None:
             return None
-        engine.run(sample)
-        counts = [counter.count(lambda: engine.run(sample)) for _ in range(count)]
-        counter.close()
-        return counts
+        with counter:
+            engine.run(sample)
+            return [counter.count(lambda: engine.run(sample)) for _ in range(count)]
 
     def answers(self, threads: int, first: int, count: int) -> list[float]:
         """The class, or the anomaly score where the bundle scores by AUC, of samples from `first` on."""
