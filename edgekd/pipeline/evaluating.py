@@ -37,7 +37,8 @@ GATES = {
     "compress": Judged(
         "evaluate-compressed",
         "student",
-        "more compress.energy, rank_share, keep or epochs, fewer methods, or a higher gate.max_accuracy_drop",
+        "more compress.energy, rank_share, keep, entries or epochs, fewer methods, or a higher "
+        "gate.max_accuracy_drop",
     ),
     "quantize": Judged(
         "evaluate-int8",
