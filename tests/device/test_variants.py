@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekd.device.agent.selection import SELECTED
+from edgekd.device.agent.messages import AgentError
+from edgekd.device.agent.selection import SELECTED, preferred
 from edgekd.device.bench import bench_device
 from edgekd.device.deploy import deploy
 from edgekd.device.transport import LocalTransport
@@ -60,6 +61,18 @@ def test_every_variant_is_measured_and_the_choice_is_kept(device: LocalTransport
     again = bench_device(device, "root", **QUICK)
     assert again["selection"]["reused"] and again["selection"]["when"] == stored["when"]
     assert not bench_device(device, "root", again=True, **QUICK)["selection"]["reused"]
+
+
+def test_what_is_served_is_the_choice_or_else_the_first_that_can_run(
+    device: LocalTransport, tmp_path: Path, bundle: Path
+) -> None:
+    final, table = tmp_path / "root" / "current", json.loads((bundle / "bundle.json").read_text())
+    assert preferred(final, table) == ("int8", 1)
+    chosen = bench_device(device, "root", **QUICK)["selection"]["chosen"]
+    assert preferred(final, table) == (chosen["variant"], chosen["threads"])
+    table["variants"] = {"native": {"engine": "native", "files": {"m68k": "native-m68k.so"}}}
+    with pytest.raises(AgentError, match="no variant can run here"):
+        preferred(final, table)
 
 
 def test_a_choice_does_not_outlive_what_it_was_made_for(device: LocalTransport, tmp_path: Path) -> None:

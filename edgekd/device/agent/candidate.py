@@ -103,6 +103,8 @@ class Candidate:
         own = quality(metric, self.answers, known if metric == "agreement" else truth)
         best = 1.0 if metric == "agreement" else quality(metric, known, truth)
         drop = None if own is None or best is None else best - own
+        if own is None and best is not None and self.answers:
+            drop = 1.0  # its answers are no numbers: all is lost
         scored = {"metric": metric, "quality": own, "reference_quality": best, "drop": drop}
         return scored | {"samples": count}
 

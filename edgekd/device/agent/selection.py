@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .candidate import Candidate
-from .choice import choose, noise_of
+from .candidate import Candidate, reason_missing
+from .choice import ORDER, choose, noise_of
 from .engines import architecture, installed
 from .files import read_table, write_whole
 from .machine import is_emulated
@@ -125,6 +125,22 @@ def remembered(final: Path) -> dict[str, Any] | None:
     except AgentError:
         return None  # a choice can always be made again
     return table if table.get("fingerprint") == fingerprint() and table.get("chosen") else None
+
+
+def preferred(final: Path, bundle: dict[str, Any]) -> tuple[str, int]:
+    """Variant and threads to serve: those chosen for the release in `final`, else the first that can run.
+
+    Raises AgentError `runtime` when none can.
+    """
+    known = remembered(final)
+    if known is not None and known["chosen"]["variant"] in bundle["variants"]:
+        return str(known["chosen"]["variant"]), int(known["chosen"]["threads"])
+    reasons = {name: reason_missing(bundle["variants"][name]) for name in ORDER if name in bundle["variants"]}
+    for name, reason in reasons.items():
+        if reason is None:
+            return name, 1
+    whys = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    raise AgentError("runtime", f"no variant can run here ({whys})")
 
 
 def remember(final: Path, release: str, surveyed: dict[str, Any]) -> bool:
