@@ -145,10 +145,11 @@ def facts_of(walk: Walk, name: str, version: str, licence: str) -> Facts:
         if found.stage == "dataset":
             what = found.manifest["params"].get("data", {})
             told = {"rows": str(found.metrics.get("train_samples", ""))}
-            data[found.key] = Origin(str(what.get("source", "data")), str(found.metrics["sha256"]), told)
-        elif found.stage in ("teacher", "knowledge"):
+            data[found.key] = Origin(str(what.get("name") or "data"), str(found.metrics["sha256"]), told)
+        elif found.stage == "teacher":
             told = {"artifact": f"{found.stage} {found.key}"}
-            teachers[found.key] = Origin(found.stage, found.digest, told)
+            network = found.manifest["params"].get("teacher", {}).get("model") or "teacher"
+            teachers[found.key] = Origin(str(network), found.digest, told)
     assert subject is not None
     model = Origin(name, _model_digest(subject), {"artifact": f"{subject.stage} {subject.key}"})
     return Facts(name, version, model, tuple(data.values()), tuple(teachers.values()), tools, licence)

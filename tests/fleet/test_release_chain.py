@@ -102,9 +102,9 @@ def walk() -> list[tuple[int, Any]]:
         return Artifact(stage, f"key-{stage}", Path("/nowhere"), manifest)
 
     dataset = artifact(
-        "dataset", {"data": {"source": "digits"}}, {"sha256": "cd" * 32, "train_samples": 9}, numpy="2"
+        "dataset", {"data": {"name": "digits"}}, {"sha256": "cd" * 32, "train_samples": 9}, numpy="2"
     )
-    teacher = artifact("teacher", {}, {}, torch="2.13")
+    teacher = artifact("teacher", {"teacher": {"model": "convnet"}}, {}, torch="2.13")
     return [(1, teacher), (2, dataset), (1, dataset)]
 
 
@@ -115,7 +115,7 @@ def test_the_bom_is_told_by_the_walk_to_the_data(tmp_path: Path) -> None:
     )
     facts = facts_of([(0, build), *walk()], "digits", "7", "MIT")
     assert [each.name for each in facts.data] == ["digits"] and facts.data[0].sha256 == "cd" * 32
-    assert [each.name for each in facts.teachers] == ["teacher"]
+    assert [each.name for each in facts.teachers] == ["convnet"]
     assert facts.tools == {"zig": "1", "torch": "2.13", "numpy": "2"}
     check_bom(write_bom(facts), "here")
 
