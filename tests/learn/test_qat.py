@@ -143,18 +143,21 @@ def _net_of(tuned: Tuned, bits: Mapping[str, int], calibration: Any) -> QuantNet
 
 
 def test_a_trained_student_and_its_integers_agree(chain: Chain, tmp_path: Path) -> None:
+    """Over the whole network 99.5 % of the top classes, on every sample that did not calibrate."""
     data = load_dataset(chain.data)
-    x, y = data.part("test")
-    tuned = tune_quantized(*paths(chain), training(chain, epochs=8), {})
+    parts = [data.part(name) for name in ("test", "validation", "train")]
+    x, y = (np.concatenate(each) for each in zip(*parts, strict=True))
+    tuned = tune_quantized(*paths(chain), training(chain, epochs=40, learning_rate=0.01), {})
     calibration = data.part("calibration")[0]
     graph = integers_of(tuned, calibration, tmp_path)
-    answers = run(graph, [np.ascontiguousarray(x.transpose(0, 2, 3, 1))])[0]
+    nhwc = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    answers = run(graph, [nhwc])[0]
     faked = predict(_net_of(tuned, {}, calibration), x)
-    # A student of few epochs has logits that lie a step apart: those are no disagreement.
-    assert agreement(answers, faked) >= 0.985
+    assert len(y) > 1600 and agreement(answers, faked) >= 0.995
+    # Where they part, the classes' logits lie a step apart.
     chosen = np.take_along_axis(answers, faked.argmax(axis=1)[:, None], axis=1)[:, 0]
-    assert (chosen > answers.max(axis=1) - 1.5 * tuned.activations[-1][0]).mean() >= 0.995
-    before = run(read_onnx(chain.int8.read_bytes(), "a"), [np.ascontiguousarray(x.transpose(0, 2, 3, 1))])[0]
+    assert (chosen > answers.max(axis=1) - 1.5 * tuned.activations[-1][0]).mean() >= 0.999
+    before = run(read_onnx(chain.int8.read_bytes(), "a"), [nhwc])[0]
     assert (answers.argmax(axis=1) == y).mean() > (before.argmax(axis=1) == y).mean() - 0.02
 
 
