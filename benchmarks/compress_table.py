@@ -51,7 +51,7 @@ class Row:
 
 
 # Fine-tuned at half the rate of the distillation, with batch norm put back.
-TUNED = {"batch_norm": True, "epochs": 16, "learning_rate": 0.05}
+TUNED = {"batch_norm": True, "epochs": 13, "learning_rate": 0.05}
 LOWRANK = {"methods": ["lowrank"], "lowrank_layers": "all", "rank_by": "macs", "rank_share": 0.64}
 
 WIDTHS = {"layers.0": 8, "layers.1": 8, "layers.4": 24, "layers.5": 24, "layers.8": 52, "layers.9": 56}
@@ -61,16 +61,8 @@ HALF = {
 }
 
 SHARED = {"methods": ["share"], "entries": 16, "epochs": 3, "learning_rate": 0.001}
-FOUR = {"weight_bits": 4, "method": "qat", "epochs": 3, "learning_rate": 0.002}
+FOUR = {"weight_bits": 4, "method": "qat", "epochs": 2, "learning_rate": 0.0005}
 
-BITS = {"quantize": {"weight_bits": 4}}
-QAT8 = {"quantize": {"method": "qat", "epochs": 2, "learning_rate": 0.002}}
-THIN = {
-    "model": "ds-cnn",
-    "channels": [16, 32, 64, 64, 128, 128],
-    "strides": [1, 2, 1, 2, 1, 1],
-    "max_weight_bytes": 79_000,
-}
 
 # Of the search's structures: residual blocks that halve the picture once earlier than ResNet-8.
 EARLY = {"model": "resnet", "strides": [1, 2, 2, 2], "max_weight_bytes": 320_000}
@@ -86,27 +78,17 @@ ROWS = {
         "own structure at half of the instructions",
         {"student": EARLY | {"channels": [12, 24, 48, 80]}, "distill": {"epochs": 30}},
     ),
-    "share": Row("weight sharing, tables of 16", {"compress": SHARED}),
+    "share": Row("weight sharing, tables of 16", {"compress": SHARED | {"epochs": 6}}),
     "half-share": Row(
         "own structure at half, weight sharing",
         {"student": EARLY | {"channels": [12, 24, 48, 80]}, "distill": {"epochs": 30}, "compress": SHARED},
     ),
-    "ptq4": Row("4 bits by rounding", BITS),
+    "ptq4": Row("4 bits by rounding", {"quantize": {"weight_bits": 4}}, is_benched=False),
     "qat4": Row("4 bits, trained", {"quantize": FOUR}),
     "own": Row(
         "own structure, 3 views, 11 epochs",
         {"student": EARLY | {"channels": [20, 32, 64, 128]}},
         recipe="cifar10",
-    ),
-    "separable": Row("depthwise-separable, 8 bits by rounding", {"student": THIN}, recipe="cifar10"),
-    "separable-ptq4": Row(
-        "the same, 4 bits by rounding", {"student": THIN} | BITS, recipe="cifar10", is_benched=False
-    ),
-    "separable-qat8": Row(
-        "the same, 8 bits trained", {"student": THIN} | QAT8, recipe="cifar10", is_benched=False
-    ),
-    "separable-qat4": Row(
-        "the same, 4 bits trained", {"student": THIN, "quantize": FOUR}, recipe="cifar10", is_benched=False
     ),
 }
 

@@ -179,6 +179,56 @@ def table_error() -> Chart:
     return chart
 
 
+def low_rank() -> Chart:
+    """What a 3 x 3 layer of 32 to 32 channels costs by its ranks, of what it cost whole."""
+    sys.path.insert(0, str(HERE.parent.parent))
+    from edgekd.compress.ranks import cost, split_specs
+    from edgekd.learn.structure import LayerSpec
+
+    ranks = range(4, 33, 4)
+    chart = Chart(
+        "A layer of 32 to 32 channels, split", (4, 32), (0, 1.6), "rank", "share of the whole layer"
+    )
+    chart.ticks_x(list(ranks))
+    chart.ticks_y([0, 0.25, 0.5, 0.75, 1, 1.25, 1.5])
+    for title, kernel, both in (
+        ("3 × 3, both ranks", 3, True),
+        ("3 × 3, one", 3, False),
+        ("1 × 1", 1, False),
+    ):
+        layer = LayerSpec("conv", 32, 32, kernel)
+        whole = cost([layer], (16, 16))[1]
+        points = []
+        for rank in ranks[:-1]:
+            chosen = (rank,) if kernel == 1 else (rank, rank if both else 32)
+            points.append((rank, cost(split_specs(layer, chosen), (16, 16))[1] / whole))
+        chart.line(points, title)
+    chart.line([(4, 1), (32, 1)], "whole", "#888", dashed=True)
+    return chart
+
+
+def compressed() -> Chart:
+    """Each way to a smaller CIFAR-10 student: int8 accuracy against the instructions that are left."""
+    rows = json.loads((RESULTS / "compress-cifar10.json").read_text("utf-8"))["rows"]
+    whole = rows["int8"]["bench"]["instructions"]
+    title = "CIFAR-10, one student: accuracy against instructions"
+    chart = Chart(title, (0.4, 1.1), (0.81, 0.87), "instructions, share of the student's", "int8 accuracy")
+    chart.ticks_x([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1])
+    chart.ticks_y([0.81, 0.82, 0.83, 0.84, 0.85, 0.86, 0.87])
+    lost = rows["int8"]["accuracy"] - 0.02
+    chart.line([(0.4, lost), (1.1, lost)], "two points lost", "#888", dashed=True)
+    for name, row in sorted(rows.items()):
+        if "bench" in row and row["recipe"] == "cifar10-release":
+            share = row["bench"]["instructions"] / whole
+            chart.dot(
+                share,
+                row["accuracy"],
+                COLOURS[1] if row["gates"]["quantize"]["outcome"] == "failed" else COLOURS[0],
+            )
+            chart.text(share + 0.01, row["accuracy"] + 0.001, name, "start")
+    return chart
+
+
 _STEPS = range(20, 260, 4)  # how wide evenly spaced values are tried
 
 
@@ -190,6 +240,8 @@ PLOTS: dict[str, Callable[[], Chart]] = {
     "clipping": clipping,
     "gate": gate,
     "table-error": table_error,
+    "low-rank": low_rank,
+    "compress-cifar10": compressed,
 }
 
 

@@ -17,7 +17,7 @@ from edgekd.export.torch_to_onnx import export_student
 from edgekd.learn.student import load_student
 from edgekd.mcu.zeros import count_zeros
 from edgekd.quantize.ptq import quantize_onnx
-from edgekd.recipe import CompressParams, GateParams, Recipe
+from edgekd.recipe import CompressParams, GateParams, MethodTuning, Recipe
 from tests.learn.chain import Chain
 
 EACH = {
@@ -26,6 +26,10 @@ EACH = {
     "sparsify": CompressParams(methods=("sparsify",), pattern="2:4"),
     "all": CompressParams(
         methods=("prune", "lowrank", "sparsify"), keep=0.8, rank_by="macs", rank_share=0.95
+    ),
+    "batch norm": CompressParams(methods=("prune",), keep=0.7, batch_norm=True),
+    "prune, then share": CompressParams(
+        methods=("prune", "share"), keep=0.8, tuning=(MethodTuning("share", 4, 0.002),), batch_norm=True
     ),
     "sparsify first": CompressParams(methods=("sparsify", "prune"), keep=0.8),
 }
