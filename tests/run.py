@@ -49,6 +49,7 @@ PLACES = {
     "evaluate/": "learn",
     "export/": "learn",
     "export/test_linux": "linux",
+    "export/test_native": "linux",
     "export/test_tflm": "compiler",
     "fleet/": "fleet",
     "learn/": "learn",
