@@ -434,3 +434,22 @@ def simulate_rollouts(
     if out is not None:
         out.write_text(picture(found), "utf-8")
     return found
+
+
+def provision(
+    request: Request, to: str = "", runtimes: tuple[str, ...] = (), cache: str = ""
+) -> Mapping[str, Any]:
+    """Give a Linux device without internet its runtime: what was installed, or that nothing was to do.
+
+    runtimes: names of edgekd.device.provisioning.choose.RUNTIMES; empty: all that the device can have.
+    """
+    from edgekd.pipeline.provisioning import provision_device
+
+    return provision_device(request, to, runtimes, cache)
+
+
+def doctor_device(request: Request, to: str = "") -> list[dict[str, Any]]:
+    """What is right and wrong with a Linux device: one row a check, with how to mend it."""
+    from edgekd.pipeline.provisioning import doctor_device as examine
+
+    return examine(request, to)

@@ -3,7 +3,7 @@
 A family of tasks is a module here; it registers its tasks when it is imported.
 """
 
-from edgekd.cli import chain, checkout, devices, inventory, keys, releases, rollouts, virtual
+from edgekd.cli import chain, checkout, devices, inventory, keys, provision, releases, rollouts, virtual
 from edgekd.cli.command import ns
 from edgekd.cli.program import main
 
@@ -15,6 +15,7 @@ __all__ = (
     "keys",
     "main",
     "ns",
+    "provision",
     "releases",
     "rollouts",
     "virtual",

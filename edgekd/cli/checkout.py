@@ -9,8 +9,9 @@ from typing import Any
 
 from invoke.exceptions import Exit
 
-from edgekd.cli.command import advise, command, print_json
-from edgekd.errors import ConfigError
+from edgekd.cli.command import SSH, advise, command, print_json
+from edgekd.cli.provision import show_device
+from edgekd.errors import ConfigError, DeviceError
 
 
 @command("json")
@@ -29,11 +30,16 @@ def targets(**given: Any) -> None:
     advise("invoke bench --target mcu-sim")
 
 
-@command("json")
+@command("target", *SSH, "store", "json")
 def doctor(**given: Any) -> None:
-    """Say what is installed, what is missing, what for, and the line that installs it."""
+    """Say what is installed here, what is missing and how to install it; with --target: of a Linux device."""
     from edgekd.doctor import examine
     from edgekd.report.tables import show_table
+
+    if given["target"]:
+        if not show_device(given):
+            raise Exit(code=DeviceError.exit_code)
+        return
 
     rows = examine()
     if given["json"]:

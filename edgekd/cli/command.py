@@ -43,7 +43,11 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "key": ("", "SSH key file (default: the agent's and ~/.ssh/config's)"),
     "ssh_config": ("", "SSH config file (default: ~/.ssh/config)"),
     "release": ("", "of Debian on a virtual device: bookworm (Python 3.11) or trixie (3.13)"),
-    "cache": ("", "where images of virtual devices are kept (default: the user's cache directory)"),
+    "cache": (
+        "",
+        "where images of virtual devices, or wheels, are kept (default: the user's cache directory)",
+    ),
+    "runtimes": ("", "onnxruntime, litert, tflite-runtime, a comma between them (default: all that fit)"),
     "port": ("", "of a virtual device's SSH on this machine (default: a free one)"),
     "store": ("", "where artifacts are kept (default: .edgekd/ of the project)"),
     "shared": ("", "a team's cache of artifacts: a folder or any fsspec URL"),

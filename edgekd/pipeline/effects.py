@@ -59,7 +59,7 @@ def deploy_to_hosts(
 
     A device's result is its deploy record. A link that is cut is made again, and the upload goes on.
     """
-    root = _root(request)
+    root = device_root(request)
     artifact = make(request, "export")
     release = make_release(artifact.path / BUNDLE)
 
@@ -68,7 +68,7 @@ def deploy_to_hosts(
             wait_s = WAIT_S if attempt == 1 else WAIT_AGAIN_S
             return deploy(transport, release, root, progress, wait_s=wait_s)
 
-        result = persist(lambda: _transport(request, host.address), once, leash, progress)
+        result = persist(lambda: open_device(request, host.address), once, leash, progress)
         record = _deploy_record(request, host.address, artifact, result)
         request.store.append_record("deploy", record)
         return record
@@ -85,10 +85,10 @@ def rollback_hosts(
     request: Request, hosts: Sequence[Host], tell: Tell, *, deadline_s: float = DEADLINE_S
 ) -> list[Outcome[dict[str, Any]]]:
     """Make the release before the current one current on each device. Done once, never again by itself."""
-    root = _root(request)
+    root = device_root(request)
 
     def work(host: Host, leash: Leash, progress: Progress) -> dict[str, Any]:
-        with _transport(request, host.address) as transport:
+        with open_device(request, host.address) as transport:
             leash.hold(transport)
             done = rollback(transport, root)
         record: dict[str, Any] = {"target": request.need_target().name, "to": host.address or None}
@@ -101,8 +101,8 @@ def rollback_hosts(
 
 def logs_of_device(request: Request, host: Host, lines: int) -> dict[str, Any]:
     """What was done on a device, and what its service said."""
-    with _transport(request, host.address) as transport:
-        return device_logs(transport, _root(request), lines)
+    with open_device(request, host.address) as transport:
+        return device_logs(transport, device_root(request), lines)
 
 
 def only(outcomes: Sequence[Outcome[dict[str, Any]]]) -> dict[str, Any]:
@@ -158,10 +158,10 @@ def bench_on_device(request: Request, to: str) -> dict[str, Any]:
     deployed = deploy_to_device(request, to)
     artifact = make(request, "export")
     runtime = request.need_target().runtime
-    with _transport(request, to) as transport:
+    with open_device(request, to) as transport:
         pieces = bench_device(
             transport,
-            _root(request),
+            device_root(request),
             variant=request.variant or AUTO,
             threads=runtime.threads if runtime else 0,
             again=request.again,
@@ -192,7 +192,7 @@ def trust_device(request: Request, to: str) -> dict[str, Any]:
     return shown | {"added": trusted.added, "file": str(known_hosts)}
 
 
-def _root(request: Request) -> str:
+def device_root(request: Request) -> str:
     """Where releases lie on the device; refuses a target that is not a Linux device."""
     target = request.need_target("linux")
     if target.connection is None:
@@ -200,7 +200,8 @@ def _root(request: Request) -> str:
     return target.connection.root
 
 
-def _transport(request: Request, to: str) -> Transport:
+def open_device(request: Request, to: str) -> Transport:
+    """A connection to the device; `to` "": the target's own address. A virtual device is switched on."""
     return open_transport(
         request.need_target("linux"),
         to or None,
@@ -208,4 +209,5 @@ def _transport(request: Request, to: str) -> Transport:
         known_hosts=request.store.root / KNOWN_HOSTS,
         ssh_config=request.ssh_config,
         key_file=request.key_file,
+        progress=request.progress,
     )

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .bench import AUTO, bench, choose_variant
+from .facts import facts
 from .history import logs, rollback
 from .install import describe_root
 from .machine import machine
 from .messages import AgentError, emit
+from .provision import provision
 from .receive import deploy
 from .worker import work
 
@@ -32,7 +34,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "bench": bench,
     "choose": choose_variant,
     "deploy": deploy,
+    "facts": facts,
     "logs": logs,
+    "provision": provision,
     "rollback": rollback,
     "status": status,
     "worker": work,
