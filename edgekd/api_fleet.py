@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -254,3 +255,93 @@ def releases(folder: Path | None = None) -> list[dict[str, Any]]:
     from edgekd.fleet.listing import releases as listed
 
     return listed(home)
+
+
+# ---- devices over SSH -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Some devices and the way to them (edgekd/fleet/driving.py), of the fleet in `folder`."""
+
+    folder: Path
+    hosts: Sequence[Any]
+    way: Any
+
+
+def reach(
+    folder: Path | None = None,
+    to: str = "",
+    *,
+    inventory: str = "",
+    target: str = "",
+    key: str = "",
+    ssh_config: str = "",
+    agent_root: str = "",
+    deadline_s: float | None = None,
+) -> Reach:
+    """The devices that `to` names: addresses, hosts or @groups of the inventory, a comma between them.
+
+    target: the profile of those for which the inventory says none; agent_root: where the agent lies there
+    (default: edgekd-agent in the login's home). Connects to nothing. Raises ConfigError.
+    """
+    need_packages()
+    from edgekd.api import targets
+    from edgekd.device.inventory import FILE, find_hosts, load_inventory
+    from edgekd.device.many import DEADLINE_S
+    from edgekd.fleet.driving import Way
+    from edgekd.fleet.remote import ROOT
+
+    project = project_root(Path.cwd())
+    place = Path(inventory) if inventory else project / FILE
+    if not to:
+        raise ConfigError("no device is named; add --to with addresses, names or @groups of the inventory")
+    hosts = find_hosts(to, load_inventory(place) if inventory or place.is_file() else None)
+    known = targets()
+    for host in hosts:
+        if (host.target or target) not in known:
+            raise ConfigError(
+                f"{host.name}: its target {host.target or target!r} is unknown; name one with --target or in "
+                f"the inventory"
+            )
+    way = Way(
+        {host.name: known[host.target or target] for host in hosts},
+        project / ".edgekd" / "known_hosts",
+        agent_root or ROOT,
+        Path(key) if key else None,
+        Path(ssh_config) if ssh_config else None,
+        deadline_s=deadline_s or DEADLINE_S,
+    )
+    return Reach(fleet_folder(folder), hosts, way)
+
+
+def enrol(
+    asked: Reach,
+    tell: Any,
+    *,
+    hardware: str = "",
+    models: tuple[str, ...] = (),
+    url: str = "",
+    restart: tuple[str, ...] = (),
+    again: bool = False,
+) -> dict[str, Any]:
+    """Put the agent on devices and keep their public keys; a row each, "counts" and "exit_code"."""
+    from edgekd.fleet import driving
+
+    terms = driving.Terms(hardware, models, url, restart=restart)
+    now = datetime.now(UTC)
+    return driving.enrol(asked.hosts, asked.way, terms, asked.folder, now, tell, again=again)
+
+
+def push(asked: Reach, tell: Any) -> dict[str, Any]:
+    """Let devices install what the rollout chooses for them; as `enrol`."""
+    from edgekd.fleet import driving
+
+    return driving.push_to(asked.hosts, asked.way, asked.folder, datetime.now(UTC), tell)
+
+
+def status(asked: Reach, tell: Any) -> dict[str, Any]:
+    """What devices run; as `enrol`."""
+    from edgekd.fleet import driving
+
+    return driving.report_of(asked.hosts, asked.way, tell)

@@ -3,7 +3,18 @@
 A family of tasks is a module here; it registers its tasks when it is imported.
 """
 
-from edgekd.cli import chain, checkout, devices, inventory, keys, provision, releases, rollouts, virtual
+from edgekd.cli import (
+    chain,
+    checkout,
+    devices,
+    fleets,
+    inventory,
+    keys,
+    provision,
+    releases,
+    rollouts,
+    virtual,
+)
 from edgekd.cli.command import ns
 from edgekd.cli.program import main
 
@@ -11,6 +22,7 @@ __all__ = (
     "chain",
     "checkout",
     "devices",
+    "fleets",
     "inventory",
     "keys",
     "main",

@@ -134,6 +134,7 @@ class TestDevice:
     verdict: machine.Event = field(default_factory=machine.TrialPassed)
     trials: list[str] = field(default_factory=list)
     restarts: int = 0
+    patience: Patience = field(default_factory=Patience)
 
     def __post_init__(self) -> None:
         (self.root / "roots").mkdir(parents=True)
@@ -142,10 +143,10 @@ class TestDevice:
         made = Config(self.id, self.hardware, (MODEL,), clock="system")
         (self.root / config.FILE).write_text(config.dump(made))
 
-    def visit(self, url: str, patience: Patience = IMPATIENT) -> Found:
+    def visit(self, url: str) -> Found:
         """One visit over HTTP."""
         hands = Hands(self.clock, lambda model: self._trial, self._restart)
-        return Visit(self.root, config.read(self.root), hands).run(HttpFetcher(patience), url)
+        return Visit(self.root, config.read(self.root), hands).run(HttpFetcher(self.patience), url)
 
     def refused(self, url: str) -> str:
         """The reason of the visit's refusal, "" for none; what serves must be whole."""

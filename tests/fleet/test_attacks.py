@@ -21,7 +21,7 @@ from tuf.api.metadata import Metadata, TargetFile
 
 from edgekd.fleet import formats, pair, payload
 from edgekd.fleet.agent import machine
-from tests.fleet.hosts import Host, TestDevice, memory_folder, serving
+from tests.fleet.hosts import IMPATIENT, Host, TestDevice, memory_folder, serving
 from tests.fleet.made import CONTENTS, HARDWARE, MODEL, Fleet, make_release, now
 
 DAY_S = 86_400
@@ -260,6 +260,7 @@ def endless(stage: Stage) -> None:
 def slow(stage: Stage) -> None:
     stage.fleet.choose(2)
     stage.host.drip_s = 0.01
+    stage.device.patience = IMPATIENT
 
 
 def nobody_listens(stage: Stage) -> None:

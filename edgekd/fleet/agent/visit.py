@@ -89,8 +89,10 @@ class Visit:
         self.installers: dict[str, Installer] = {}
         self._settled = True
 
-    def run(self, fetcher: Fetcher | None, base: str) -> Found:
-        """The whole visit; without a fetcher only its first step."""
+    def run(
+        self, fetcher: Fetcher | None, base: str, last: Callable[[Visit], None] = lambda visit: None
+    ) -> Found:
+        """The whole visit; without a fetcher only its first step. `last`: what else to do under the lock."""
         with locked(self.root):
             now = self.hands.clock.now()
             try:
@@ -98,6 +100,7 @@ class Visit:
                     self._begin()
                     if fetcher is not None:
                         self._ask(fetcher, base.rstrip("/"), now)
+                    last(self)
             except Refused as refused:
                 self._refuse(refused)
             if fetcher is not None:
