@@ -44,7 +44,8 @@ ALLOWED = {
     " qgraph quantize recipe resources shared signal store target",
     "api": "declaration errors fleet pipeline progress qgraph recipe resources shared store target",
     "api_fleet": "api declaration device errors fleet progress store",
-    "cli": "api api_fleet declaration doctor errors report",
+    "api_rollouts": "api_fleet device errors fleet",
+    "cli": "api api_fleet api_rollouts declaration doctor errors report",
 }
 
 # Library -> where it may be imported: path prefixes below edgekd/.

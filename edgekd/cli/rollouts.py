@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
-from edgekd.cli.command import command, print_json
+from edgekd.cli.command import advise, command, number, print_json
+from edgekd.cli.keys import folder_of
+from edgekd.cli.passphrases import ask
+from edgekd.errors import ConfigError
 
 QUESTION = (
     "devices",
@@ -33,3 +37,138 @@ def sim(**given: Any) -> None:
     with ProgressView() as view:
         found = api.simulate_rollouts(given, Path(out) if out else None, progress=view)
     print_json(found) if as_json else show_simulation(found)
+
+
+WHERE = ("fleet", "database", "reports")
+
+
+def _place(given: dict[str, Any]) -> Any:
+    from edgekd import api_rollouts
+
+    return api_rollouts.place(folder_of(given), database=given["database"], reports=given["reports"])
+
+
+def _draft(given: dict[str, Any], where: Any) -> Any:
+    from edgekd import api_rollouts
+
+    release = number(given["number"], "number")
+    if not given["name"] or release is None:
+        raise ConfigError("which release? name it with --name MODEL --number N (release.show lists them)")
+    wish = {
+        "canaries": number(given["canaries"], "canaries"),
+        "max_failed": number(given["max_failed"], "max-failed"),
+        "deadline_s": number(given["deadline"], "deadline"),
+        "all_at_once": given["all_at_once"] or None,
+    }
+    return api_rollouts.draft(
+        where,
+        given["name"],
+        release,
+        devices=given["where"],
+        inventory=given["inventory"],
+        **{key: value for key, value in wish.items() if value is not None},
+    )
+
+
+PLANNED = (
+    *WHERE,
+    "name",
+    "number",
+    "where",
+    "inventory",
+    "canaries",
+    "max_failed",
+    "deadline",
+    "all_at_once",
+)
+
+
+@command(*PLANNED, "json", group="fleet")
+def plan(**given: Any) -> None:
+    """What a rollout would do, before it starts: who, in which waves, how many bytes; nothing is written."""
+    from edgekd.report.rollouts import show_plan
+
+    made = _draft(given, _place(given)).told()
+    print_json(made) if given["json"] else show_plan(made)
+
+
+@command(*PLANNED, "json", group="fleet")
+def start(**given: Any) -> None:
+    """Start a rollout: its canaries may begin; `fleet.watch` widens it."""
+    from edgekd import api_rollouts
+
+    where = _place(given)
+    made = _draft(given, where)
+    _show(given, api_rollouts.start(where, made, ask))
+    advise(f"invoke fleet.watch --rollout {made.plan.rollout}")
+
+
+@command(*WHERE, "rollout", "every", "once", "json", group="fleet")
+def watch(**given: Any) -> None:
+    """Collect reports, widen on evidence, stop on losses, until the rollout ends; may be killed any time."""
+    from edgekd import api_rollouts
+    from edgekd.report.rollouts import show_look
+
+    found = api_rollouts.watch(
+        _place(given),
+        given["rollout"],
+        ask,
+        once=given["once"],
+        every_s=float(number(given["every"], "every") or 30),
+        tell=lambda status, events: show_look(status, events, sys.stderr),
+    )
+    _show(given, found)
+
+
+@command(*WHERE, "rollout", "why", group="fleet")
+def pause(**given: Any) -> None:
+    """Nobody else starts until somebody resumes; who has the release keeps it."""
+    from edgekd import api_rollouts
+
+    _show(given, api_rollouts.pause(_place(given), given["rollout"], given["why"], ask))
+
+
+@command(*WHERE, "rollout", "why", "yes", "afresh", group="fleet")
+def resume(**given: Any) -> None:
+    """Go on, lost canaries accepted; --yes widens once without a bound, --afresh tries failures again."""
+    from edgekd import api_rollouts
+
+    where, how = _place(given), {"has_yes": given["yes"], "afresh": given["afresh"]}
+    _show(given, api_rollouts.resume(where, given["rollout"], given["why"], ask, **how))
+
+
+@command(*WHERE, "rollout", "number", "why", group="fleet")
+def recall(**given: Any) -> None:
+    """End the rollout and send everybody to an older signed release (--number)."""
+    from edgekd import api_rollouts
+
+    older = number(given["number"], "number")
+    if older is None:
+        raise ConfigError("to which release? say --number N, an older signed release")
+    _show(given, api_rollouts.recall(_place(given), given["rollout"], older, given["why"], ask))
+
+
+@command(*WHERE, "json", group="fleet")
+def rollouts(**given: Any) -> None:
+    """Every rollout and how it stands."""
+    from edgekd import api_rollouts
+    from edgekd.report.rollouts import show_rollouts
+
+    found = api_rollouts.rollouts(_place(given))
+    print_json(found) if given["json"] else show_rollouts(found)
+
+
+@command(*WHERE, "rollout", "json", group="fleet")
+def events(**given: Any) -> None:
+    """A rollout's log: who did what, when and why."""
+    from edgekd import api_rollouts
+    from edgekd.report.rollouts import show_events
+
+    found = api_rollouts.events(_place(given), given["rollout"])
+    print_json(found) if given["json"] else show_events(found)
+
+
+def _show(given: dict[str, Any], found: dict[str, Any]) -> None:
+    from edgekd.report.rollouts import show_rollout
+
+    print_json(found) if given.get("json") else show_rollout(found)

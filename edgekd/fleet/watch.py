@@ -74,6 +74,13 @@ class Watcher:
         self._publish()
         return written
 
+    def sign(self, now_s: float) -> list[Event]:
+        """Only make the host say what the state wants, for a person who has just written into the log."""
+        self.holder = self.log.lease(self.follower.name, self.owner, now_s)
+        if self.holder is None:  # else who watches signs it on the next look
+            self._publish()
+        return []
+
     def _publish(self) -> None:
         if self.rollout.status != "planned" and self._publisher.published() != self.rollout.wanted:
             self._publisher.publish(*self.rollout.wanted)
@@ -100,7 +107,8 @@ def answers(state: Rollout, reports: Iterable[Report], now_s: float) -> list[Eve
             continue
         if state.ledger.outcome(report.device) is None:
             began.setdefault(report.device)
-        if report.word != "began" and ends.get(report.device, report).word != "failed":
+        before = ends.get(report.device)
+        if report.word != "began" and (before is None or before.word != "failed"):
             ends[report.device] = report
     events = [Event("admitted", now_s, devices=tuple(began))] if began else []
     outcomes: tuple[Outcome, ...] = ("confirmed", "failed")

@@ -15,10 +15,11 @@ from edgekd.export.linux import bundle_name, read_bundle
 from edgekd.fleet.bom import Facts, Origin, check_bom, write_bom
 from edgekd.fleet.formats import MadeFrom
 from edgekd.fleet.releasing import Parts
+from edgekd.pipeline.bundling import BUNDLE, GOLDEN_SAMPLES
 from edgekd.pipeline.graph import make, provenance
 from edgekd.pipeline.request import Request
 from edgekd.pipeline.samples import graph_inputs, probe_inputs, test_samples
-from edgekd.pipeline.shipping import BUNDLE, GOLDEN_SAMPLES, graph_of
+from edgekd.pipeline.shipping import graph_of
 from edgekd.store import Artifact, sha256_file
 
 Walk = Iterable[tuple[int, Artifact | Mapping[str, Any]]]

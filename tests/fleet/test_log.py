@@ -14,7 +14,7 @@ from edgekd.errors import RolloutError
 from edgekd.fleet.gate import Limits
 from edgekd.fleet.log import LEASE_S, Behind, EventLog, Follower
 from edgekd.fleet.rollout import Event, Plan, ordered, replay
-from edgekd.fleet.watch import Report, Watcher
+from edgekd.fleet.watch import Report, Watcher, answers
 from tests.fleet.postgres import server
 
 SALT = "5a" * 16
@@ -284,3 +284,26 @@ def test_a_database_restored_from_yesterday_is_folded_again(tmp_path: Path) -> N
     for now_s in range(200, 240):
         again.step(float(now_s))
     assert again.rollout.status == "finished" and host.said == (1_000_000, "running", 1)
+
+
+def test_reports_become_as_few_events_as_can_be(url: str) -> None:
+    """Who begins is admitted, a failure wins over a confirmation, strangers and repetitions are nothing."""
+    log, host = started(url)
+    state = watcher(log, host).rollout
+    one, two, three = state.plan.devices[:3]
+    reports = [
+        Report(one, "confirmed", 3.0),
+        Report(two, "failed", 2.0, "leaks"),
+        Report(two, "confirmed", 4.0),
+        Report(three, "began", 1.0),
+        Report("stranger", "failed", 1.0),
+    ]
+    events = answers(state, reports * 2, 9.0)
+    assert [(event.kind, event.outcome, event.devices, event.why) for event in events] == [
+        ("admitted", "open", (three, two, one), ""),
+        ("answered", "confirmed", (one,), ""),
+        ("answered", "failed", (two,), "leaks"),
+    ]
+    for event in events:
+        state.apply(event)
+    assert answers(state, reports, 10.0) == []
