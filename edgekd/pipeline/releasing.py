@@ -52,9 +52,10 @@ def release_parts(request: Request, *, version: str, licence: str, bom: Path | N
 def _linux(folder: Path) -> tuple[dict[str, bytes], tuple[str, ...], int]:
     table = read_bundle(folder)
     contents = {f"bundle/{name}": (folder / name).read_bytes() for name in (*table["files"], "bundle.json")}
-    rules = [variant["golden"] for variant in table["variants"].values()]
-    golden = tuple(f"bundle/{rule['file']}" for rule in rules)
-    return contents, golden, int(table["variants"]["int8"]["golden"]["tolerance_steps"])
+    rules = {name: variant["golden"] for name, variant in table["variants"].items()}
+    golden = tuple(sorted(f"bundle/{rule['file']}" for rule in rules.values()))
+    int8 = rules.get("int8") or next(iter(rules.values()))
+    return contents, golden, int(int8["tolerance_steps"])
 
 
 def _mcu(request: Request, build: Artifact) -> tuple[dict[str, bytes], tuple[str, ...], int]:
@@ -157,8 +158,8 @@ def facts_of(walk: Walk, name: str, version: str, licence: str) -> Facts:
 
 
 def _model_digest(artifact: Artifact) -> str:
-    """The SHA-256 of what runs: the int8 model of a bundle, the image of a firmware."""
-    for file in (f"{BUNDLE}/int8.onnx", "firmware.elf"):
+    """The SHA-256 of what runs: the int8 model of a bundle (its table where it has none), or the image."""
+    for file in (f"{BUNDLE}/int8.onnx", f"{BUNDLE}/bundle.json", "firmware.elf"):
         if (artifact.path / file).is_file():
             return sha256_file(artifact.path / file)
     raise ArtifactError(f"{artifact.stage} {artifact.key}: holds no model; make it again")
