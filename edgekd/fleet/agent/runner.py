@@ -1,86 +1,118 @@
-"""A model of a slot, loaded and ready to answer: the runner of edgekd's bench, with the trial's questions."""
+"""A model of a slot, loaded and ready to answer: the engines of edgekd's bench, the trial's questions."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
 
-from edgekd.device.agent.engines import import_runtime
+from edgekd.device.agent.arrays import Rows
+from edgekd.device.agent.engines import file_of, import_runtime, installed, open_engine
+from edgekd.device.agent.messages import AgentError
 from edgekd.device.agent.scoring import compare_golden
 
-VARIANT = "int8"  # what a Linux bundle is served by
+# Which variant of a bundle is tried, the first that this device can run.
+VARIANTS = ("int8", "native", "litert", "float")
 
 
 class LoadError(Exception):
     """The runtime refuses the model, or a file of it is not what was signed."""
 
 
+class NoRuntimeError(Exception):
+    """This device can run no variant of the bundle: not the release's fault."""
+
+
+class Slot:
+    """A slot's bundle, each file held to its signed hash, and the variant that is tried here."""
+
+    def __init__(self, directory: Path) -> None:
+        release = json.loads((directory / "release.json").read_bytes())
+        self.folder = directory / release["bundle"]
+        for path, entry in release["files"].items():
+            if hashlib.sha256((directory / path).read_bytes()).hexdigest() != entry["sha256"]:
+                raise LoadError(f"{path} is not what was signed")
+        try:
+            self.bundle: dict[str, Any] = json.loads((self.folder / "bundle.json").read_bytes())
+            variants: dict[str, Any] = self.bundle["variants"]
+            able = [name for name in VARIANTS if name in variants and _runs_here(variants[name])]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LoadError(f"bundle.json cannot be read ({type(error).__name__})") from None
+        if not able:
+            raise NoRuntimeError(f"no variant of {', '.join(variants) or 'none'} runs on this device")
+        self.variant = able[0]
+
+    def import_runtime(self) -> None:
+        """Import what runs it; NoRuntimeError where that fails."""
+        engine = self.bundle["variants"][self.variant]["engine"]
+        try:
+            if engine != "native":
+                import_runtime(engine)
+        except AgentError as error:
+            raise NoRuntimeError(str(error.args[1])) from None
+
+
+def _runs_here(variant: dict[str, Any]) -> bool:
+    try:
+        file_of(variant)
+    except AgentError:
+        return False
+    return installed()[variant["engine"]] is not None
+
+
 class Loaded:
-    """One model. directory: the slot; release: what its release.json says.
+    """The model of a slot. Raises LoadError."""
 
-    The bytes that the runtime gets are those whose hash was taken: nobody can change the file in between.
-    """
+    def __init__(self, slot: Slot) -> None:
+        variant = slot.bundle["variants"][slot.variant]
+        self._rule: dict[str, Any] = variant["golden"]
+        try:
+            self._engine = open_engine(slot.folder, slot.bundle, slot.variant)
+            self._samples = Rows(slot.folder / slot.bundle["samples"]["x"])
+            self._golden = Rows(slot.folder / self._rule["file"])
+        except AgentError as error:
+            raise LoadError(str(error.args[1])) from None
+        self._width = math.prod(self._golden.shape[1:])
 
-    def __init__(self, directory: Path, release: dict[str, Any]) -> None:
-        runtime = import_runtime("onnxruntime")
-        self._numpy = importlib.import_module("numpy")
-        self._directory, self._files = directory, release["files"]
-        bundle = json.loads(self._signed(f"{release['bundle']}/bundle.json"))
-        self._folder = release["bundle"]
-        self.rule: dict[str, Any] = bundle["variants"][VARIANT]["golden"]
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = 1, 1
-        options.log_severity_level = 4
-        model = self._signed(f"{self._folder}/{bundle['variants'][VARIANT]['files']['any']}")
-        self._session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
-        self.samples = self._array(bundle["samples"]["x"])
-        self.golden = self._array(self.rule["file"])
-
-    def _signed(self, path: str) -> bytes:
-        data = (self._directory / path).read_bytes()
-        if hashlib.sha256(data).hexdigest() != self._files[path]["sha256"]:
-            raise LoadError(f"{path} is not what was signed")
-        return data
-
-    def _array(self, name: str) -> Any:
-        path = f"{self._folder}/{name}"
-        if path not in self._files:
-            raise LoadError(f"{path} is not among the signed files")
-        return self._numpy.load(self._directory / path, mmap_mode="r", allow_pickle=False)
-
-    def run(self, index: int) -> Any:
-        """The answer to one sample, of whatever shape; samples repeat."""
-        place = index % len(self.samples)
-        sample = self._numpy.ascontiguousarray(self.samples[place : place + 1])
-        return self._session.run(None, {self._input: sample})[0]
+    def run(self, index: int) -> list[float]:
+        """The answer to one sample, as real numbers; samples repeat."""
+        return self._engine.floats(self._engine.run(self._prepared(index)))
 
     def time_ns(self, index: int) -> int:
         """Nanoseconds of one inference; taking the sample is left out."""
-        place = index % len(self.samples)
-        sample = {self._input: self._numpy.ascontiguousarray(self.samples[place : place + 1])}
+        sample = self._prepared(index)
         begin = time.perf_counter_ns()
-        self._session.run(None, sample)
+        self._engine.run(sample)
         return time.perf_counter_ns() - begin
 
-    def is_finite(self, answer: Any) -> bool:
-        """Whether every number of an answer is one."""
-        return bool(self._numpy.isfinite(answer).all())
+    def _prepared(self, index: int) -> Any:
+        return self._engine.prepare(self._samples.row(index % len(self._samples)))
 
-    def has_shape(self, answer: Any) -> bool:
-        """Whether an answer has the shape of the golden ones."""
-        return tuple(answer.shape[1:]) == tuple(self.golden.shape[1:]) and len(answer) == 1
+    def is_finite(self, answer: list[float]) -> bool:
+        """Whether every number of an answer is one."""
+        return all(map(math.isfinite, answer))
+
+    def has_shape(self, answer: list[float]) -> bool:
+        """Whether an answer has as many numbers as the golden ones."""
+        return len(answer) == self._width
 
     def against_golden(self) -> tuple[bool, float | None, float]:
         """All shapes are right; the largest difference in steps, None: not finite; the top-1's share."""
-        answers = [self.run(index) for index in range(len(self.golden))]
+        count = len(self._golden)
+        answers = [
+            self._integers(index) if self._rule["exact"] else self.run(index) for index in range(count)
+        ]
         if not all(self.has_shape(each) for each in answers):
             return False, None, 0.0
-        rows = [each.astype("float64").ravel().tolist() for each in answers]
-        golden = [each.astype("float64").ravel().tolist() for each in self.golden]
-        found = compare_golden(rows, golden, self.rule)
+        golden = [[float(value) for value in self._golden.row(index)] for index in range(count)]
+        found = compare_golden(answers, golden, self._rule)
         return True, found["max_difference_steps"], found["agreement"]
+
+    def _integers(self, index: int) -> list[float]:
+        """The raw integers of an exact engine."""
+        raw = self._engine.integers(self._samples.row(index % len(self._samples))) or b""
+        code = self._golden.values.format
+        return [float(value) for value in memoryview(raw).cast(code)]  # type: ignore[call-overload]

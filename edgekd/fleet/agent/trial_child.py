@@ -15,7 +15,7 @@ from typing import Any
 
 from edgekd.device.agent.machine import memory_bytes
 from edgekd.fleet.agent import sandbox
-from edgekd.fleet.agent.runner import Loaded, LoadError
+from edgekd.fleet.agent.runner import Loaded, LoadError, NoRuntimeError, Slot
 
 WARM_UP = 20
 ROUNDS = 3  # a slow race is run again: a disturbance passes, slowness stays
@@ -46,12 +46,15 @@ def main() -> int:
     except (OSError, KeyError, ValueError) as error:
         return _fail(say, NO_RUNTIME, error)
     try:
-        preload()
-    except Exception as error:  # whatever a broken installation raises
+        slots = preload(request)
+    except LoadError as error:
+        say(walls=walls)
+        return _fail(say, "does-not-load", error)
+    except (NoRuntimeError, ImportError, OSError) as error:
         return _fail(say, NO_RUNTIME, error)
     say(walls=[*walls, *sandbox.close_door(request["memory_bytes"])])
     try:
-        try_release(request, say)
+        try_release(slots, request["health"], say)
         say(done=True)
         return 0
     except MemoryError as error:
@@ -68,17 +71,18 @@ def _fail(say: Teller, reason: str, error: Exception) -> int:
     return 1
 
 
-def preload() -> None:
-    """Load the runtime, and all that is needed later, before the door is closed."""
-    from edgekd.device.agent.engines import import_runtime
+def preload(request: dict[str, Any]) -> list[Slot]:
+    """Check the slots, the new one first, and import what runs them, before the door is closed."""
+    slots = [Slot(Path(request[name])) for name in ("new", "old") if request[name]]
+    for slot in slots:
+        slot.import_runtime()
+    return slots
 
-    import_runtime("onnxruntime")
 
-
-def try_release(request: dict[str, Any], say: Teller) -> None:
+def try_release(slots: list[Slot], health: dict[str, Any], say: Teller) -> None:
     """Every question in turn; what was measured is told after each, so that a crash does not lose it."""
-    health, measured = request["health"], dict[str, Any](inferences=0)
-    new = load(Path(request["new"]))
+    measured = dict[str, Any](inferences=0)
+    new = Loaded(slots[0])
     shape, steps, top1 = new.against_golden()
     measured |= {"shape_is_right": shape, "finite": steps is not None, "steps": steps, "top1": top1}
     say(measured=measured)
@@ -86,13 +90,8 @@ def try_release(request: dict[str, Any], say: Teller) -> None:
         return
     if not soak(new, health["soak_inferences"], measured, say):
         return
-    race(new, load(Path(request["old"])) if request["old"] else None, health, measured)
+    race(new, Loaded(slots[1]) if len(slots) > 1 else None, health, measured)
     say(measured=measured)
-
-
-def load(slot: Path) -> Loaded:
-    """The model of a slot."""
-    return Loaded(slot, json.loads((slot / "release.json").read_bytes()))
 
 
 def soak(new: Loaded, inferences: int, measured: dict[str, Any], say: Teller) -> bool:
