@@ -25,7 +25,7 @@ from edgekd.fleet.agent.fetchers import Fetcher, HttpFetcher
 from edgekd.fleet.agent.metadata import Repository, refusals
 from edgekd.fleet.agent.refusals import Refused
 
-BOOTSTRAP = "bootstrap.json"  # beside what was verified; not a role's name
+BOOTSTRAP = "bootstrap"  # beside what was verified; no .json, for it is no role's file
 
 
 def main(argv: list[str]) -> int:
@@ -47,7 +47,7 @@ def initialize(folder: Path, root: Path) -> None:
     """Trust a root: nothing is asked for."""
     with refusals(str(root)):
         data = root.read_bytes()
-        for name in (f"{BOOTSTRAP}", "root.json"):
+        for name in (BOOTSTRAP, "root.json"):
             durable.write_whole(RealDisk(folder), name, data)
 
 
