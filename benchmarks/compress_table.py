@@ -78,7 +78,7 @@ ROWS = {
         "own structure at half of the instructions",
         {"student": EARLY | {"channels": [12, 24, 48, 80]}, "distill": {"epochs": 30}},
     ),
-    "share": Row("weight sharing, tables of 16", {"compress": SHARED | {"epochs": 6}}),
+    "share": Row("weight sharing, tables of 16", {"compress": SHARED | {"epochs": 4}}),
     "half-share": Row(
         "own structure at half, weight sharing",
         {"student": EARLY | {"channels": [12, 24, 48, 80]}, "distill": {"epochs": 30}, "compress": SHARED},
