@@ -28,7 +28,7 @@ from edgekd.fleet.push import push
 from edgekd.fleet.remote import RemoteAgent
 from edgekd.fleet.reports import verify_report
 from edgekd.fleet.shipping import FILE, agent_archive
-from tests.fleet.hosts import TestDevice
+from tests.fleet.hosts import TestDevice, serving
 from tests.fleet.made import CONTENTS, HARDWARE, MODEL, Fleet
 
 DAY_S = 86_400
@@ -320,3 +320,32 @@ def test_the_archive_runs_without_this_environment(tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(path)!r}); from edgekd.fleet.agent import metadata"
     done = subprocess.run([python, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# ---- as a plain TUF client ------------------------------------------------------------------------------
+
+
+def test_a_plain_client_of_one_repository(fast_path: Path, fleet: Fleet, capsys: Any) -> None:
+    """The options and the files of the TUF project's conformance suite: only roles end in .json."""
+    kept, got = fast_path / "kept", fast_path / "got"
+    kept.mkdir()
+    got.mkdir()
+    root = fleet.host / "releases" / "metadata" / "1.root.json"
+    with serving(fleet.host) as host:
+        where = ["--metadata-dir", str(kept), "--metadata-url", f"{host.url}/releases/metadata"]
+        assert main(["tuf", "--metadata-dir", str(kept), "init", str(root)]) == 0 and host.requests == []
+        assert main(["tuf", *where, "refresh"]) == 0
+        roles = {path.stem for path in kept.glob("*.json")}
+        assert roles == {"root", "timestamp", "snapshot", "targets"}
+        assert host.requests[0].endswith("2.root.json") and host.requests[1].endswith("timestamp.json")
+        target = ["--target-name", f"{MODEL}/1.json", "--target-dir", str(got)]
+        target += ["--target-base-url", f"{host.url}/releases/targets"]
+        for _ in range(2):  # what is there is not asked for again
+            assert main(["tuf", *where, *target, "download"]) == 0
+        assert sum(path.endswith(".1.json") for path in host.requests) == 1
+        assert (got / f"{MODEL}%2F1.json").is_file()
+        assert main(["tuf", *where, "--target-name", "no", *target[2:], "download"]) == 1
+        host.everything = b"<html>"
+        assert main(["tuf", *where, "refresh"]) == 1
+    assert "malformed" in capsys.readouterr().err
+    assert {path.stem for path in kept.glob("*.json")} == {*roles, f"model-{MODEL}"}
