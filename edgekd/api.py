@@ -326,7 +326,7 @@ def release_parts(request: Request, *, version: str, licence: str, bom: Path | N
 def device_up(
     request: Request, release: str = "", cache: str = "", port: int | None = None
 ) -> dict[str, Any]:
-    """Switch a virtual device on (docs/virtual-pi.md): state, address, key, and the seconds it took.
+    """Switch a virtual device on (docs/linux-devices.md): state, address, key, and the seconds it took.
 
     release: Debian's, in place of the profile's; cache: the folder of images; port: for its SSH.
     """

@@ -1,4 +1,4 @@
-"""Fixtures of the device tests: two small bundles, and a real OpenSSH server that lives for the session."""
+"""Fixtures of the device tests: small bundles, an OpenSSH server, virtual Pis; all live for the session."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from edgekd.device.virtual.image import ensure_image
+from edgekd.device.virtual.machine import VirtualPi
+from edgekd.device.virtual.snapshots import ensure_booted, ensure_provisioned
 from tests.device.support import Sshd, make_bundle
 
 
@@ -28,3 +31,25 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     server = Sshd(tmp_path_factory.mktemp("sshd"))
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def virtual_pi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualPi]:
+    """A virtual Pi 4 as it comes from the card; tests that use it carry needs("pi-sim").
+
+    One for each worker of the suite, continued from the one snapshot that they share: the first to come
+    builds it in the user's cache directory, the others wait for its lock. Leave it running and connected.
+    """
+    image = ensure_image("bookworm")
+    ensure_booted(image, "cortex-a72")
+    with VirtualPi.start(image, tmp_path_factory.mktemp("virtual-pi")) as pi:
+        yield pi
+
+
+@pytest.fixture(scope="session")
+def provisioned_pi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VirtualPi]:
+    """A virtual Pi 4 that `provision` gave its runtimes (root: edgekd), from a shared snapshot as above."""
+    image = ensure_image("bookworm")
+    name = ensure_provisioned(image, "cortex-a72")
+    with VirtualPi.start(image, tmp_path_factory.mktemp("provisioned-pi"), snapshot=name) as pi:
+        yield pi

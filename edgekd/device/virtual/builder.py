@@ -98,7 +98,8 @@ def slim_kernel(rootfs: Path) -> str:
     folder = rootfs / "lib/modules"
     kernel = sorted(path.name for path in folder.iterdir())[-1]
     run(["depmod", "-b", str(rootfs), kernel])
-    kept = set(module_files(rootfs, kernel, contents.BOOT_MODULES + contents.OTHER_MODULES))
+    kept = set(module_files(rootfs, kernel, contents.BOOT_MODULES))
+    kept |= set(module_files(rootfs, kernel, contents.OTHER_MODULES, may_lack=True))
     for path in (folder / kernel / "kernel").rglob("*.ko*"):
         if path not in kept:
             path.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import lzma
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,20 +15,29 @@ from edgekd.errors import ArtifactError
 _DIRECTORY, _FILE = 0o040755, 0o100755
 
 
-def module_files(rootfs: Path, kernel: str, names: Iterable[str]) -> list[Path]:
+def module_files(rootfs: Path, kernel: str, names: Iterable[str], *, may_lack: bool = False) -> list[Path]:
     """The files of kernel modules and of all they need, in the order in which they are to be loaded.
 
-    Names that the kernel has built in are skipped. Raises ArtifactError for a module that it has not.
+    Names that the kernel has built in are skipped. Raises ArtifactError for a module that it has not, unless
+    it `may_lack` some.
     """
     found: list[Path] = []
     for name in names:
         command = [str(find_program("modprobe")), "-d", str(rootfs), "-S", kernel, "--show-depends", name]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        if answer.returncode and may_lack:
+            continue
         if answer.returncode:
             raise ArtifactError(f"the kernel {kernel} has no module {name}: {answer.stderr.strip()}")
         lines = [line.split()[1] for line in answer.stdout.splitlines() if line.startswith("insmod ")]
         found += [path for path in map(Path, lines) if path not in found]
     return found
+
+
+def plain_module(path: Path) -> tuple[str, bytes]:
+    """A module's name and content, unpacked where the kernel's package has it compressed (trixie's has)."""
+    data = path.read_bytes()
+    return (path.stem, lzma.decompress(data)) if path.suffix == ".xz" else (path.name, data)
 
 
 def newc(entries: Iterable[tuple[str, int, bytes]]) -> bytes:
@@ -46,7 +56,8 @@ def make_initrd(rootfs: Path, kernel: str) -> bytes:
     modules = module_files(rootfs, kernel, BOOT_MODULES)
     entries = [(name, _DIRECTORY, b"") for name in ("bin", "lib", "lib/modules", "proc", "sys", "dev", "mnt")]
     entries.append(("bin/busybox", _FILE, (rootfs / "bin/busybox").read_bytes()))
-    entries += [(f"lib/modules/{path.name}", _FILE, path.read_bytes()) for path in modules]
-    script = INITRD_INIT.replace("{modules}", " ".join(path.name for path in modules))
+    plain = dict(map(plain_module, modules))
+    entries += [(f"lib/modules/{name}", _FILE, data) for name, data in plain.items()]
+    script = INITRD_INIT.replace("{modules}", " ".join(plain))
     entries.append(("init", _FILE, script.encode()))
     return gzip.compress(newc(entries), 1, mtime=0)

@@ -247,10 +247,14 @@ class VirtualPi:
         path = self.folder / "console"
         return path.read_text("utf-8", "replace") if path.is_file() else ""
 
-    def save(self, name: str) -> None:
-        """Keep its whole state in its disk as snapshot `name`. It stands still meanwhile."""
+    def save(self, name: str, forget: str = "") -> None:
+        """Keep its whole state in its disk as snapshot `name`, and drop the snapshot `forget` from it.
+
+        It stands still meanwhile.
+        """
         with Qmp(self.folder / "qmp", SNAPSHOT_TIMEOUT_S) as control:
-            said = control.say(f"savevm {name}").strip()
+            said = control.say(f"delvm {forget}").strip() if forget else ""
+            said = said or control.say(f"savevm {name}").strip()
         if said:
             raise DeviceError(f"the virtual machine was not saved: {said}")
 

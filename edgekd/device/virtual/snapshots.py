@@ -5,6 +5,7 @@ A snapshot is a disk file with the machine's memory inside. It belongs to one im
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -30,6 +31,25 @@ def ensure_booted(image: Image, cpu: str, progress: Progress = silent) -> Path:
     return ensure_snapshot(image, cpu, BOOTED, "", prepare, progress)
 
 
+def ensure_provisioned(image: Image, cpu: str, root: str = "edgekd", progress: Progress = silent) -> str:
+    """The name of a snapshot of a machine that was provisioned under `root`, taken now unless it is there.
+
+    It is named by the lock of wheels: another lock, another snapshot.
+    """
+    from edgekd.device.provisioning.choose import LOCK
+    from edgekd.device.provisioning.provision import provision
+
+    ensure_booted(image, cpu, progress)
+    name = f"provisioned-{hashlib.sha256(LOCK.read_bytes() + root.encode()).hexdigest()[:8]}"
+
+    def prepare(pi: VirtualPi) -> None:
+        with pi.connect() as transport:
+            provision(transport, root, progress=progress)
+
+    ensure_snapshot(image, cpu, name, BOOTED, prepare, progress)
+    return name
+
+
 def ensure_snapshot(
     image: Image,
     cpu: str,
@@ -53,7 +73,7 @@ def ensure_snapshot(
             pi = VirtualPi.start(image, Path(folder), cpu=cpu, snapshot=parent)
             try:
                 prepare(pi)
-                pi.save(name)
+                pi.save(name, forget=parent)
                 os.replace(pi.release_disk(), path)
             finally:
                 pi.close()
