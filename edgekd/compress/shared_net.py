@@ -1,9 +1,10 @@
 """A student that takes weights from tables, while it is trained: entries, scales and choice all move.
 
-A weight is scale[channel] * table[group of channels][index]. The table's entries and the scales are trained
-by the gradients of all weights that they make (Han et al. 2016, arXiv 1510.00149). The indices follow float
-weights behind them, which are moved straight through the choice (Bengio et al. 2013, arXiv 1308.3432), and
-are chosen anew at every step until `SETTLED` of the steps are done; then they stay, and the entries settle.
+A weight is scale[channel] * table[group of channels][index]. Entries and scales are trained by the gradients
+of all weights that they make (Han et al. 2016, arXiv 1510.00149); the indices follow float weights behind
+them, chosen anew at every step until `SETTLED` of the steps are done. With many entries gradients reach these
+weights straight through the choice (Bengio et al. 2013, arXiv 1308.3432). With few the choice is soft and
+hardens: a weight is the mean of all entries, near ones counting most (Cho et al. 2022, arXiv 2108.12659).
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from edgekd.learn.student import StudentNet
 from edgekd.qgraph.rounding import Grid
 
 SETTLED = 0.7  # share of the steps behind which no index changes any more
+FEW = 4  # entries, up to which the choice is soft: measured, docs/methods/weight-sharing.md
+SOFT = 64.0  # over the entries: how soft the choice begins, a quarter of the entries' mean distance
+HARD = 0.3  # how soft it ends, in steps of an int8
 _SMALLEST_SCALE = 2.0**-60
 _LEAST_IMPORTANCE = 1e-3  # of the mean: a weight that no sample moved counts a little, too
 
@@ -94,12 +98,19 @@ class SharedWeights(nn.Module):
         places = torch.searchsorted(middles[self.numbers], scaled)
         self.indices.copy_(torch.gather(order[self.numbers], 1, places))
 
-    def forward(self, weights: torch.Tensor, moving: bool) -> torch.Tensor:
-        """The weights that the layer computes with; moving: the float weights behind them get gradients."""
-        tables = self._slowed(self.tables())
-        held = torch.gather(tables[self.numbers], 1, self.indices).reshape(weights.shape)
-        held = held * self.scales(weights)
-        return held + (weights - weights.detach()) if moving else held
+    def forward(self, weights: torch.Tensor, left: float = 0.0) -> torch.Tensor:
+        """The weights that the layer computes with. left: 1 to 0, how much of the moving choice is to come.
+
+        Soft: a weight u in steps is the mean of the entries by the shares softmax(-|u - entry| / softness).
+        """
+        rows, scales = self._slowed(self.tables())[self.numbers], self.scales(weights)
+        if left > 0 and rows.shape[1] <= FEW:
+            softness = SOFT / rows.shape[1] * left + HARD
+            apart = ((weights / scales).flatten(1)[:, :, None] - rows[:, None, :]).abs()
+            soft = (torch.softmax(-apart / softness, dim=2) * rows[:, None, :]).sum(dim=2)
+            return soft.reshape(weights.shape) * scales
+        held = torch.gather(rows, 1, self.indices).reshape(weights.shape) * scales
+        return held + (weights - weights.detach()) if left > 0 else held
 
     def _slowed(self, tables: torch.Tensor) -> torch.Tensor:
         """The tables with gradients such that an entry moves about as far as one of its weights would."""
@@ -143,16 +154,17 @@ class SharedNet(nn.Module):
         self.register_buffer("done", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        moving = self.training and int(self.done) < self.last_choice
+        left = 0.0
         if self.training:
+            left = max(0.0, 1 - int(self.done) / max(self.last_choice, 1))
             self.done += 1
         held = {}
         for name, shared in zip(self.names, self.shared, strict=True):
             assert isinstance(shared, SharedWeights)
             weights = self.net.get_parameter(name)
-            if moving:
+            if left > 0:
                 shared.choose(weights)
-            held[name] = shared(weights, moving)
+            held[name] = shared(weights, left)
         y: torch.Tensor = functional_call(self.net, held, (x,))
         return y
 
@@ -163,7 +175,7 @@ class SharedNet(nn.Module):
         for name, shared in zip(self.names, self.shared, strict=True):
             assert isinstance(shared, SharedWeights)
             parameter, grid = self.net.get_parameter(name), shared.grid()
-            held = shared(parameter, moving=False).cpu().numpy()
+            held = shared(parameter).cpu().numpy()
             parameter.copy_(torch.from_numpy(grid.values(held)))  # in numpy's products, as a reader has them
             grids[name] = grid
         return self.net.eval(), grids

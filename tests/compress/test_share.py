@@ -164,22 +164,44 @@ def test_a_killed_training_goes_on_to_the_same_tables(chain: Chain, tmp_path: Pa
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-def test_gradients_reach_entries_scales_and_the_weights_behind() -> None:
+def test_a_hard_choice_moves_entries_and_scales() -> None:
     """Two channels, the table 0 and 125 (scales 1 / 127 and 2 / 127): what each weight's slope of 1 moves."""
     weights = torch.tensor([[1.0, 0.9, 0.1], [2.0, 0.0, -0.1]], requires_grad=True)
     layer = SharedWeights(weights, torch.ones(2, 3), Plan(2, 1, True))
     assert layer.grid().table.tolist() == [0, 125]
-    held = layer(weights, moving=True)
+    held = layer(weights)
     assert held.tolist()[1] == pytest.approx([2 * 125 / 127, 0, 0])
     held.sum().backward()
-    assert weights.grad is not None and weights.grad.tolist() == [[1, 1, 1], [1, 1, 1]]
-    assert layer.gains.grad is not None
+    assert layer.gains.grad is not None and layer.entries.grad is not None and weights.grad is None
     assert layer.gains.grad.tolist() == pytest.approx([2 * 125 / 127, 2 * 125 / 127])
     # The entry 125 has three weights, whose scales sum to (1 + 1 + 2) / 127; slowed by 3 and by 1.5².
-    assert layer.entries.grad is not None
     assert layer.entries.grad.tolist() == pytest.approx([0, 4 / (3 * 1.5**2)])
-    layer(weights, moving=False).sum().backward()
-    assert weights.grad.tolist() == [[1, 1, 1], [1, 1, 1]]
+
+
+def test_of_many_entries_the_gradient_goes_straight_through_the_choice() -> None:
+    weights = torch.tensor([[1.0, 0.9, 0.1], [2.0, 0.0, -0.1]], requires_grad=True)
+    layer = SharedWeights(weights, torch.ones(2, 3), Plan(16, 1, True))
+    slope = torch.tensor([[1.0, 2, 3], [4, 5, 6]])
+    held = layer(weights, left=0.5)
+    assert torch.equal(held, layer(weights))
+    (held * slope).sum().backward()
+    assert weights.grad is not None and torch.equal(weights.grad, slope)
+
+
+def test_a_soft_choice_is_a_mean_of_entries_and_moves_the_weights_behind() -> None:
+    """Table 0 and 100 at a scale of 0.01, half way: 0.25 is 25 and 75 steps from the entries."""
+    weights = torch.tensor([[1.27, 1.0, 0.25]], requires_grad=True)
+    layer = SharedWeights(weights, torch.tensor([[0.0, 9.0, 0.0]]), Plan(2, 1, True))
+    assert layer.grid().table.tolist() == [0, 100]
+    held = layer(weights, left=0.5)
+    softness = 64 / 2 * 0.5 + 0.3
+    share = 1 / (1 + np.exp((75 - 25) / softness))  # of the entry 100
+    assert held[0, 2].item() == pytest.approx(share, rel=1e-4)
+    held[0, 2].backward()
+    # d share / d u = 2 share (1 - share) / softness; of the weight itself 100 steps times that.
+    assert weights.grad is not None
+    assert weights.grad[0].tolist() == pytest.approx([0, 0, 200 * share * (1 - share) / softness], rel=1e-4)
+    assert layer(weights, left=1e-6)[0, 2].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_choices_settle_before_the_end() -> None:
