@@ -52,6 +52,7 @@ ALLOWED = {
 PLACES = {
     "PIL": ("data/",),
     "ai_edge_litert": ("device/agent/", "export/", "qgraph/"),
+    "alembic": ("fleet/log.py", "fleet/migrations/"),
     "capstone": ("mcu/",),
     "cryptography": ("fleet/",),
     "cyclonedx": ("fleet/",),
@@ -70,6 +71,7 @@ PLACES = {
     "safetensors": ("compress/", "learn/"),
     "securesystemslib": ("fleet/",),
     "sklearn": ("data/",),
+    "sqlalchemy": ("fleet/log.py", "fleet/migrations/"),
     "tflite_micro": ("export/",),
     "tensorboardX": ("learn/logs",),
     "torch_pruning": ("compress/prune.py",),
