@@ -74,8 +74,8 @@ def samples_of(model: str, folder: Path) -> Path | None:
 
 
 def answers_of(model: str, x: np.ndarray) -> np.ndarray:
-    """What the integer reference says, where there are no labels: classes; of the autoencoder which half of the
-    samples it finds the more abnormal (1), so that the area under the ROC curve is measured against it."""
+    """What the integer reference says, where there are no labels: classes; of the autoencoder, 1 for the half
+    of the samples that it finds more abnormal, so that AUC is measured against it."""
     from edgekd.evaluate.roc import anomaly_scores
     from edgekd.qgraph.edges import dequantize_output
     from edgekd.qgraph.loader import load_graph
