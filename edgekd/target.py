@@ -77,7 +77,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class Virtual:
-    """A Linux device that is an emulator on this machine: started when it is reached (docs/linux-devices.md)."""
+    """A Linux device that is an emulator here: started when it is reached (docs/linux-devices.md)."""
 
     release: str = setting("bookworm", choices=("bookworm", "trixie"))  # of Debian: Python 3.11 or 3.13
     cpu: str = setting("cortex-a72", choices=("cortex-a72", "cortex-a76"))
