@@ -20,18 +20,22 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.soaks.agreement import agreement
+from benchmarks.soaks.device_faults import device_faults
 from benchmarks.soaks.fleet_cuts import fleet_cuts
 from benchmarks.soaks.graphs import graphs, histogram
 from benchmarks.soaks.mutations import mutations
+from benchmarks.soaks.pi_faults import pi_faults
 from benchmarks.soaks.places import RESULTS, ROOT
 from benchmarks.soaks.rollouts import rollouts
 
 SOAKS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {
     "agreement": (agreement, 1000),
     "fleet-cuts": (fleet_cuts, 1_000_000),
+    "device-faults": (device_faults, 20),
     "graphs": (graphs, 1000),
     "fleet-gate": (rollouts, 1000),
     "mutations": (mutations, 200_000),
+    "pi-faults": (pi_faults, 20),
 }
 IN_MINUTES = ("mutations", "fleet-cuts")
 

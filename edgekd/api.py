@@ -280,18 +280,24 @@ def deploy_many(
     tell: Callable[[Any, str, int, int], None] = lambda *told: None,
     *,
     back: bool = False,
+    service: bool = False,
+    port: int = 0,
     deadline_s: float = 600.0,
 ) -> dict[str, Any]:
     """Deploy to each of `hosts()`, side by side; a device that fails keeps nobody waiting.
 
     tell: called from each device's thread with (host, what it does, done, total). back: make the release
-    before the current one current instead. deadline_s: what each device may take.
+    before the current one current instead. service: let systemd serve the model there, on `port` of
+    its loopback too where it is not 0. deadline_s: what each device may take.
     Returns {"target", "hosts": one table each, with "outcome" and "error", "counts", "exit_code"}.
     """
     from edgekd.pipeline import effects
 
-    work = effects.rollback_hosts if back else effects.deploy_to_hosts
-    outcomes = work(request, devices, tell, deadline_s=deadline_s)
+    if back:
+        outcomes = effects.rollback_hosts(request, devices, tell, deadline_s=deadline_s)
+    else:
+        how = {"service": service, "port": port}
+        outcomes = effects.deploy_to_hosts(request, devices, tell, deadline_s=deadline_s, **how)
     return effects.summary(request, outcomes)
 
 
@@ -300,6 +306,17 @@ def rollback(request: Request, to: str = "") -> Mapping[str, Any]:
     from edgekd.pipeline import effects
 
     return effects.only(effects.rollback_hosts(request, hosts(request, to), lambda *told: None))
+
+
+def run(request: Request, sample: Path, to: str = "", inventory: str = "") -> Mapping[str, Any]:
+    """One inference of a Linux device's current release on the sample in a file.
+
+    sample: .npy, .npz, .csv, .wav or an image, as far as the recipe's data are of that kind. Returns
+    `output`, `index`, `label`, `score`, `release`, `variant`, `latency_us`, `load_us`.
+    """
+    from edgekd.pipeline import effects
+
+    return effects.run_on_device(request, effects.one_host(request, to, inventory), sample)
 
 
 def logs(request: Request, to: str = "", inventory: str = "", lines: int = 50) -> Mapping[str, Any]:

@@ -101,6 +101,8 @@ TOOLS: tuple[Tool, ...] = (
          programs=("qemu-system-aarch64", "qemu-img", "mmdebstrap", "modprobe", "mke2fs", "ssh-keygen"),
          needs_all=True),
     Tool("gcc", "the second compiler on this machine", _APT.format("gcc"), programs=("gcc",)),
+    Tool("systemd", "tests of --service under a real systemd", _APT.format("systemd"),
+         programs=("systemd-analyze",)),
     Tool("sshd", "tests of deploy against a real server", _APT.format("openssh-server"), programs=("sshd",)),
     Tool("ssh", "making keys and asking a server for its key", _APT.format("openssh-client"),
          programs=("ssh-keygen",)),

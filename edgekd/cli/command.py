@@ -39,6 +39,8 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "inventory": ("", "the file that says which devices there are (default: the project's inventory.toml)"),
     "deadline": ("", "seconds that each device may take (default: 600)"),
     "rollback": (False, "go back to the release before the current one"),
+    "service": (False, "let systemd serve the model there, and restart it"),
+    "input": ("", "the file of one sample: .npy, .npz, .csv, .wav or an image"),
     "lines": ("", "how many lines to show, the newest (default: 50)"),
     "key": ("", "SSH key file (default: the agent's and ~/.ssh/config's)"),
     "ssh_config": ("", "SSH config file (default: ~/.ssh/config)"),
@@ -48,7 +50,10 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
         "where images of virtual devices, or wheels, are kept (default: the user's cache directory)",
     ),
     "runtimes": ("", "onnxruntime, litert, tflite-runtime, a comma between them (default: all that fit)"),
-    "port": ("", "of a virtual device's SSH on this machine (default: a free one)"),
+    "port": (
+        "",
+        "of a virtual device's SSH here; with --service, of the device's loopback besides the socket",
+    ),
     "store": ("", "where artifacts are kept (default: .edgekd/ of the project)"),
     "shared": ("", "a team's cache of artifacts: a folder or any fsspec URL"),
     "json": (False, "print the result as JSON"),
@@ -115,7 +120,8 @@ COMMON = (*MADE_FROM, "compiler", "optimize", "winograd", "engine", "store", "sh
 LIBRARY = ("prefix", "updatable")
 SSH = ("to", "key", "ssh_config")
 FIT = ("to_fit", "max_flash", "max_ram", "max_cycles")
-NO_REQUEST = (
+# Read by the tasks themselves.
+NO_REQUEST = {
     *FIT,
     "json",
     "to",
@@ -124,8 +130,11 @@ NO_REQUEST = (
     "inventory",
     "deadline",
     "rollback",
+    "service",
+    "port",
+    "input",
     "lines",
-)  # read by tasks
+}
 UPLOADED = ("uploaded_bytes", "resumed_bytes", "upload_s", "free_bytes")
 DEPLOY_ROWS = ("release", "root", "releases", "removed", *UPLOADED)
 

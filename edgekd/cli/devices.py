@@ -9,15 +9,18 @@ from typing import Any
 from invoke.exceptions import Exit
 
 from edgekd.cli.command import COMMON, DEPLOY_ROWS, SSH, advise, command, make_request, number, print_json
+from edgekd.errors import ConfigError
 
 
-@command(*COMMON, *SSH, "inventory", "deadline", "rollback")
+@command(*COMMON, *SSH, "inventory", "deadline", "rollback", "service", "port")
 def deploy(**given: Any) -> None:
     """Bring the bundle to Linux devices over SSH, whole or not at all; --rollback: back to the one before."""
     from edgekd import api
     from edgekd.report.screen import ProgressView
 
     deadline_s = number(given["deadline"], "deadline")
+    if given["rollback"] and given["service"]:
+        raise ConfigError("--rollback goes back and --service installs; leave one out")
     with ProgressView() as view:
         request = make_request(view, given)
         hosts = api.hosts(request, given["to"], given["inventory"])
@@ -38,7 +41,9 @@ def _names_many(to: str) -> bool:
 
 
 def _how(given: Mapping[str, Any], deadline_s: int | None) -> dict[str, Any]:
-    return {"back": given["rollback"]} | ({"deadline_s": deadline_s} if deadline_s else {})
+    how: dict[str, Any] = {"back": given["rollback"], "service": given["service"]}
+    how |= {"port": number(given["port"], "port") or 0}
+    return how | ({"deadline_s": deadline_s} if deadline_s else {})
 
 
 def _as_progress(view: Any) -> Any:
@@ -78,7 +83,11 @@ def _show_deployed(given: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         print_json(result)
         return
     shown = (*DEPLOY_ROWS, "left")
+    served = result.get("service")
     rows = [(k, ", ".join(v) if isinstance(v, list) else v) for k, v in result.items() if k in shown]
+    if served:
+        rows.append(("served by", f"{served['unit']}.service: {served['health']['status']}"))
+        rows += [("at", served["socket"])] if "socket" in served else []
     show_table(f"{result['target']}: {result['outcome']}", ("what", "value"), rows)
     advise(f"invoke bench --target {given['target']}" + (f" --to {given['to']}" if given["to"] else ""))
 
@@ -106,6 +115,32 @@ def logs(**given: Any) -> None:
         for e in found["journal"]
     ]
     show_table(f"current: {found['current']}", ("UTC by its clock", "what", "release", "by"), rows)
+    for line in (found["service"] or {}).get("said", []):
+        print(line)
+
+
+@command("recipe", "model", "target", *SSH, "inventory", "input", "store", "json")
+def run(**given: Any) -> None:
+    """One inference on a Linux device, of the release that is current there: the answer with its label."""
+    from pathlib import Path
+
+    from edgekd import api
+    from edgekd.report.screen import ProgressView
+    from edgekd.report.tables import show_table
+
+    if not given["input"]:
+        raise ConfigError("no sample is named; add --input FILE (.npy, .npz, .csv, .wav or an image)")
+    with ProgressView() as view:
+        request = make_request(view, given)
+        found = api.run(request, Path(given["input"]), given["to"], given["inventory"])
+    if given["json"]:
+        print_json(found)
+        return
+    shown = ("label", "index", "score", "variant", "threads", "latency_us", "load_us")
+    rows = [(name, found[name]) for name in shown if found[name] is not None]
+    outputs = ", ".join(f"{value:.4g}" for value in found["output"][:16])
+    rows.append(("output", outputs + (", ..." if len(found["output"]) > 16 else "")))
+    show_table(f"{given['input']} on {found['release']}", ("what", "value"), rows)
 
 
 @command("target", *SSH, "store", "json")

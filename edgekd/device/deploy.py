@@ -52,6 +52,7 @@ class DeployResult:
     uploaded_bytes: int = 0
     resumed_bytes: int = 0  # that an earlier, interrupted deploy had left, and that were not sent again
     upload_s: float = 0.0
+    service: dict[str, Any] | None = None  # unit and health, where a service serves the directory
 
 
 def make_release(bundle: Path) -> Release:
@@ -132,6 +133,7 @@ def _result(release: str, root: str, told: dict[str, Any], **more: Any) -> Deplo
         releases=tuple(told["releases"]),
         removed=tuple(told["removed"]),
         free_bytes=told["free_bytes"],
+        service=told["service"],
         **more,
     )
 
@@ -141,11 +143,11 @@ def rollback(
 ) -> dict[str, Any]:
     """Make the release before the current one current; a second call goes one further back.
 
-    Returns `release` (current now), `left` (what was), `releases`, `free_bytes`. Raises DeviceError where
-    there is none before, VerifyError where its files are not what was sent.
+    Returns `release` (current now), `left` (what was), `releases`, `free_bytes`, `service`. Raises
+    DeviceError where there is none before, VerifyError where its files are not what was sent.
     """
     request = {"owner": owner or default_owner(), "wait_s": wait_s}
-    told = ("release", "left", "releases", "free_bytes")
+    told = ("release", "left", "releases", "free_bytes", "service")
     with _asked(transport, root, "rollback", stall_s=4 * transport.timeout_s + wait_s) as session:
         session.send_request(request)
         answer = session.receive()

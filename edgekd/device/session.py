@@ -48,6 +48,7 @@ ERRORS: dict[str, type[EdgekdError]] = {
     "mismatch": VerifyError,
     "runtime": MissingDependencyError,
     "space": BudgetError,
+    "unhealthy": VerifyError,
 }
 
 

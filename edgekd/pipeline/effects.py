@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,16 @@ from edgekd.device.deploy import DeployResult, deploy, device_logs, make_release
 from edgekd.device.inventory import FILE as INVENTORY
 from edgekd.device.inventory import Host, find_hosts, load_inventory
 from edgekd.device.many import DEADLINE_S, Leash, Outcome, Tell, persist, run_on_all, worst_exit_code
+from edgekd.device.service import install_service, run_sample, sample_shape
 from edgekd.device.transport import Transport
 from edgekd.errors import ConfigError
 from edgekd.evaluate.record import new_record
+from edgekd.export.linux import bundle_name
 from edgekd.pipeline.bundling import BUNDLE, accuracy_metrics
 from edgekd.pipeline.graph import make
 from edgekd.pipeline.request import Request
 from edgekd.progress import Progress
+from edgekd.recipe import DataParams
 from edgekd.store import Artifact
 
 WAIT_S, WAIT_AGAIN_S = 3.0, 90.0  # for another's lock; for one's own, that a cut link left a while
@@ -53,11 +57,18 @@ def one_host(request: Request, to: str, inventory: str = "") -> Host:
 
 
 def deploy_to_hosts(
-    request: Request, hosts: Sequence[Host], tell: Tell, *, deadline_s: float = DEADLINE_S
+    request: Request,
+    hosts: Sequence[Host],
+    tell: Tell,
+    *,
+    deadline_s: float = DEADLINE_S,
+    service: bool = False,
+    port: int = 0,
 ) -> list[Outcome[dict[str, Any]]]:
     """Make the bundle (unless the store has it) and the current release of each device, side by side.
 
     A device's result is its deploy record. A link that is cut is made again, and the upload goes on.
+    service: let systemd serve the release there, on `port` of loopback too where it is not 0.
     """
     root = device_root(request)
     artifact = make(request, "export")
@@ -66,7 +77,10 @@ def deploy_to_hosts(
     def work(host: Host, leash: Leash, progress: Progress) -> dict[str, Any]:
         def once(transport: Transport, attempt: int) -> DeployResult:
             wait_s = WAIT_S if attempt == 1 else WAIT_AGAIN_S
-            return deploy(transport, release, root, progress, wait_s=wait_s)
+            done = deploy(transport, release, root, progress, wait_s=wait_s)
+            if not service:
+                return done
+            return replace(done, service=install_service(transport, root, port=port, progress=progress))
 
         result = persist(lambda: open_device(request, host.address), once, leash, progress)
         record = _deploy_record(request, host.address, artifact, result)
@@ -97,6 +111,23 @@ def rollback_hosts(
         return record
 
     return run_on_all(hosts, work, tell, deadline_s=deadline_s)
+
+
+def run_on_device(request: Request, host: Host, path: Path) -> dict[str, Any]:
+    """One inference of a device's current release on the sample in the file `path`."""
+    from edgekd.data.sample import read_sample
+
+    root = device_root(request)
+    with open_device(request, host.address) as transport:
+        takes = sample_shape(transport, root)
+        sample = read_sample(path, tuple(takes["input_shape"]), _data_params(request, takes["current"]))
+        return run_sample(transport, root, sample, progress=request.progress)
+
+
+def _data_params(request: Request, release: str) -> DataParams | None:
+    """[data] of the recipe whose release it is; None for another's (a user's own model)."""
+    recipe = request.recipe
+    return recipe.data if recipe and release.rpartition("-")[0] == bundle_name(recipe.name) else None
 
 
 def logs_of_device(request: Request, host: Host, lines: int) -> dict[str, Any]:

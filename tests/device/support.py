@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -255,7 +256,7 @@ def descendants(pid: int) -> list[int]:
 
 
 class Proxy:
-    """A TCP link to a port that cuts, freezes or trickles after so many bytes from the client."""
+    """A TCP link to a port that is cut, reset or frozen after so many bytes from the client."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
@@ -263,6 +264,7 @@ class Proxy:
         self.port = int(self._listener.getsockname()[1])
         self.cut_after: int | None = None
         self.freeze_after: int | None = None
+        self.reset_after: int | None = None
         self.passed_bytes = 0
         self._sockets: list[socket.socket] = []
         self._open = True
@@ -302,6 +304,12 @@ class Proxy:
                 self.passed_bytes += len(data)
                 if self.cut_after is not None and self.passed_bytes >= self.cut_after:
                     break
+                if self.reset_after is not None and self.passed_bytes >= self.reset_after:
+                    for each in (source, sink):
+                        each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        each.shutdown(socket.SHUT_RD)  # wakes the other direction, so that close resets
+                        each.close()
+                    return
                 while self._frozen():
                     time.sleep(0.05)
         for each in (source, sink):

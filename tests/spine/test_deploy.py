@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.device.support import Sshd
@@ -108,6 +109,32 @@ def test_several_devices_by_inventory_then_back_and_the_journal(project: Path, t
     assert told.returncode == 0 and "deployed" in told.stdout, told.stderr
     entries = json.loads(edgekd(project, "logs", *there, "--lines", "1", "--json").stdout)["journal"]
     assert [entry["event"] for entry in entries] == ["deployed"]
+
+
+def test_one_inference_there_and_what_is_refused(project: Path, there: list[str]) -> None:
+    image = np.zeros((8, 8), np.float32)
+    image[1:7, 3:5] = 1.0
+    np.save(project / "one.npy", image)
+    done = edgekd(project, "run", "--recipe", "quick", *there, "--input", "one.npy", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["label"] == str(told["index"]) and len(told["output"]) == 10 and told["latency_us"] > 0
+    shown = edgekd(project, "run", "--recipe", "quick", *there, "--input", "one.npy")
+    assert "label" in shown.stdout and told["release"] in shown.stdout
+    for task, options, code, message in (
+        ("run", [], 2, "no sample is named; add --input"),
+        ("run", ["--input", "gone.npy"], 3, "gone.npy: no such file"),
+        ("deploy", ["--rollback", "--service"], 2, "leave one out"),
+    ):
+        refused = edgekd(project, task, "--recipe", "quick", *there, *options)
+        assert (refused.returncode, refused.stdout) == (code, "") and message in refused.stderr
+
+
+@pytest.mark.skipif(Path("/run/systemd/system").is_dir(), reason="systemd runs here")
+def test_without_systemd_a_service_is_refused_and_the_release_stays(project: Path, there: list[str]) -> None:
+    done = edgekd(project, "deploy", "--recipe", "quick", *there, "--service")
+    assert done.returncode == 9 and "systemd does not run here" in done.stderr, done.stderr
+    assert (project / "device" / "current").exists()
 
 
 BAD = [

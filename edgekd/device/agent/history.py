@@ -6,19 +6,17 @@ left, so that the next rollback goes further back and never to one of them.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from .files import SCHEMA, write_whole
-from .install import RELEASE_NAME, activate, check_release, describe_root, locked
-from .messages import AgentError, emit
+from .install import RELEASE_NAME, activate, check_release
+from .messages import AgentError
 
 JOURNAL = "journal.jsonl"
 JOURNAL_BYTES = 1 << 16  # beyond this the older half of the lines goes
@@ -54,18 +52,6 @@ def prune(root: Path, release: str, keep: int) -> list[str]:
     for name in removed:
         shutil.rmtree(root / "releases" / name)
     return removed
-
-
-def rollback(arguments: argparse.Namespace) -> None:
-    """Make the release before the current one current: request line in (owner, wait_s), result out."""
-    request, root = json.loads(sys.stdin.buffer.readline()), Path(arguments.root)
-    if not (root / "current").is_symlink():
-        raise AgentError("empty", f"{root} holds no release; deploy first")
-    with locked(root, request["owner"], request["wait_s"]):
-        left = os.path.basename(os.readlink(root / "current"))
-        release = go_back(root)
-        note(root, "rolled back", release, request["owner"], left=left)
-        emit("result", release=release, left=left, **describe_root(root))
 
 
 def go_back(root: Path) -> str:
@@ -111,11 +97,3 @@ def read_journal(root: Path, limit: int) -> list[dict[str, Any]]:
         except (ValueError, TypeError):
             continue
     return found
-
-
-def logs(arguments: argparse.Namespace) -> None:
-    """Say what was done to the directory, newest last."""
-    root = Path(arguments.root)
-    if not root.is_dir():
-        raise AgentError("empty", f"{root} holds no release; deploy first")
-    emit("result", journal=read_journal(root, arguments.lines), **describe_root(root))

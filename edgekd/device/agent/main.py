@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import json
 import platform
 from collections.abc import Callable
 from pathlib import Path
 
+from .back import logs, rollback
 from .bench import AUTO, bench, choose_variant
 from .facts import facts
-from .history import logs, rollback
 from .install import describe_root
 from .machine import machine
 from .messages import AgentError, emit
+from .model import run
 from .provision import provision
 from .receive import deploy
+from .serve import serve
+from .service import service
 from .worker import work
 
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -27,7 +31,17 @@ def status(arguments: argparse.Namespace) -> None:
     root = Path(arguments.root)
     if not root.is_dir():
         raise AgentError("empty", f"{root} holds no release; deploy first")
-    emit("result", **describe_root(root), machine=machine(), python=platform.python_version())
+    told = {"machine": machine(), "python": platform.python_version(), "input_shape": input_shape(root)}
+    emit("result", **describe_root(root), **told)
+
+
+def input_shape(root: Path) -> list[int] | None:
+    """What the current release's model takes, [1, ...]; None without one."""
+    try:
+        bundle = json.loads((root / "current" / "bundle" / "bundle.json").read_text(encoding="utf-8"))
+        return [int(extent) for extent in bundle["input"]["shape"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -38,6 +52,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "logs": logs,
     "provision": provision,
     "rollback": rollback,
+    "run": run,
+    "serve": serve,
+    "service": service,
     "status": status,
     "worker": work,
 }
@@ -47,9 +64,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """Arguments of one command."""
     parser = argparse.ArgumentParser(prog="agent.pyz", description="edgekd's part on a Linux device")
     parser.add_argument("command", choices=sorted(COMMANDS))
-    for name, text in (("root", "edgekd"), ("bundle", ""), ("variant", AUTO)):
+    for name, text in (("root", "edgekd"), ("bundle", ""), ("variant", AUTO), ("socket", "")):
         parser.add_argument(f"--{name}", default=text)
-    for name, default in (("threads", 0), ("warmup", 20), ("runs", 300), ("samples", 0), ("lines", 50)):
+    counts = (("threads", 0), ("warmup", 20), ("runs", 300), ("samples", 0), ("lines", 50), ("port", 0))
+    for name, default in counts:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--max-seconds", type=float, default=10.0)
     parser.add_argument("--emulated", choices=("auto", "yes", "no"), default="auto")

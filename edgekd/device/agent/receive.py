@@ -19,6 +19,7 @@ from .files import sha256_file
 from .history import note, prune, read_history
 from .install import RELEASE_NAME, describe_root, install, locked
 from .messages import AgentError, emit
+from .service import settle
 
 CHUNK_BYTES = 1 << 16
 FILE_NAME = re.compile(r"(?:bundle/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -98,7 +99,8 @@ def deploy(arguments: argparse.Namespace) -> None:
                 shutil.rmtree(other)
         here = survey(root, release, files)
         if stands(root, release, files, here):
-            emit("result", unchanged=True, release=release, removed=[], **describe_root(root))
+            serves = settle(root, release, request["owner"])
+            emit("result", unchanged=True, release=release, removed=[], service=serves, **describe_root(root))
             return
         emit("state", **here)
         signal.alarm(stall_s)
@@ -108,9 +110,10 @@ def deploy(arguments: argparse.Namespace) -> None:
             raise AgentError("cut", "the deployer went away; deploy again")
         receive(root / "incoming" / release, json.loads(line)["send"], source, stall_s)
         install(root, release, files, manifest_text)
-        removed = prune(root, release, request["keep"])
         note(root, "deployed", release, request["owner"])
-        emit("result", unchanged=False, release=release, removed=removed, **describe_root(root))
+        told: dict[str, Any] = {"service": settle(root, release, request["owner"])}
+        told["removed"] = prune(root, release, request["keep"])
+        emit("result", unchanged=False, release=release, **told, **describe_root(root))
 
 
 def stands(root: Path, release: str, files: dict[str, Any], here: dict[str, Any]) -> bool:
