@@ -51,7 +51,8 @@ class Loaded:
         """AgentError `mismatch` where the first golden sample is answered otherwise than on the host."""
         row, golden = Rows(directory / bundle["samples"]["x"]).row(0), Rows(directory / rule["file"])
         if rule["exact"]:
-            given = memoryview(self._engine.integers(row) or b"").cast(golden.values.format).tolist()
+            code: Any = golden.values.format
+            given = memoryview(self._engine.integers(row) or b"").cast(code).tolist()
         else:
             given = self.answer(row)
         told = compare_golden([given], [golden.row(0).tolist()], rule)

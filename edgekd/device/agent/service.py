@@ -69,7 +69,7 @@ def service(arguments: argparse.Namespace) -> None:
         write_whole(root / "service.json", json.dumps(table_of(served)) + "\n")
         told = wait_for(root, served.unit, str(release))
         if command:
-            note(root, "service installed", release, request["owner"], unit=served.unit)
+            note(root, "service installed", str(release), request["owner"], unit=served.unit)
         if told is None:
             raise AgentError(
                 "unhealthy", f"{served.unit} does not answer ({why(served.unit)}); mend that first"
