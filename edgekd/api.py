@@ -296,7 +296,7 @@ def deploy_many(
     if back:
         outcomes = effects.rollback_hosts(request, devices, tell, deadline_s=deadline_s)
     else:
-        how = {"service": service, "port": port}
+        how: dict[str, Any] = {"service": service, "port": port}
         outcomes = effects.deploy_to_hosts(request, devices, tell, deadline_s=deadline_s, **how)
     return effects.summary(request, outcomes)
 

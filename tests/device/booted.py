@@ -18,7 +18,17 @@ import pytest
 from tests.device.support import descendants, script
 
 JOURNAL = ("systemd-journald.service", "systemd-journald.socket", "systemd-journald-dev-log.socket")
-TARGETS = ("sysinit", "basic", "shutdown", "sockets", "paths", "timers", "slices", "multi-user", "umount")
+TARGETS: tuple[str, ...] = (
+    "sysinit",
+    "basic",
+    "shutdown",
+    "sockets",
+    "paths",
+    "timers",
+    "slices",
+    "multi-user",
+    "umount",
+)
 TARGETS += ("final", "exit", "local-fs", "local-fs-pre", "swap")
 BOOT = """
 set -e
