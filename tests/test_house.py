@@ -24,6 +24,7 @@ LONGEST_FILE, LONGEST_FUNCTION = 500, 80
 READS_THE_WORLD = {
     "api.py": "the program's edge",
     "api_fleet.py": "the program's edge",
+    "api_rollouts.py": "the program's edge",
     "cli/": "the program's edge",
     "doctor.py": "looks at the machine",
     "pipeline/": "the one place that knows when and where",

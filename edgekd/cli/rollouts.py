@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def watch(**given: Any) -> None:
         ask,
         once=given["once"],
         every_s=float(number(given["every"], "every") or 30),
-        tell=lambda status, events: show_look(status, events, sys.stderr),
+        tell=lambda status, events: show_look(status, events, sys.stderr, time.strftime("%H:%M:%S")),
     )
     _show(given, found)
 

@@ -122,9 +122,8 @@ def show_events(found: Sequence[Mapping[str, Any]]) -> None:
     show_table(f"{len(rows)} events, UTC", ("when", "who", "what", "devices", "why"), rows, right=(3,))
 
 
-def show_look(status: Mapping[str, Any], events: Sequence[Any], stream: TextIO) -> None:
+def show_look(status: Mapping[str, Any], events: Sequence[Any], stream: TextIO, now: str) -> None:
     """One look of a watcher, in a line; a line more for each decision."""
-    now = datetime.now(UTC).strftime("%H:%M:%S")
     if status["watched_by"]:
         print(f"{now} waiting: {status['watched_by']} watches it", file=stream)
         return
