@@ -296,14 +296,8 @@ def deploy_many(
     if back:
         outcomes = effects.rollback_hosts(request, devices, tell, deadline_s=deadline_s)
     else:
-<<<<<<< HEAD
         how: dict[str, Any] = {"service": service, "port": port}
         outcomes = effects.deploy_to_hosts(request, devices, tell, deadline_s=deadline_s, **how)
-=======
-        outcomes = effects.deploy_to_hosts(
-            request, devices, tell, deadline_s=deadline_s, service=service, port=port
-        )
->>>>>>> 329437f (Types; the look's time comes from the command line)
     return effects.summary(request, outcomes)
 
 

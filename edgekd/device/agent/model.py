@@ -50,11 +50,7 @@ class Loaded:
     def _check_golden(self, directory: Path, bundle: dict[str, Any], rule: dict[str, Any]) -> None:
         """AgentError `mismatch` where the first golden sample is answered otherwise than on the host."""
         row, golden = Rows(directory / bundle["samples"]["x"]).row(0), Rows(directory / rule["file"])
-<<<<<<< HEAD
         given: list[Any]
-=======
-        given: list[float]
->>>>>>> 329437f (Types; the look's time comes from the command line)
         if rule["exact"]:
             code: Any = golden.values.format
             given = memoryview(self._engine.integers(row) or b"").cast(code).tolist()
