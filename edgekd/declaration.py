@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import tomllib
 import types
 import typing
@@ -85,6 +86,30 @@ def build(cls: type[T], table: Mapping[str, Any], source: str, where: str) -> T:
         elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{source}: {_at(where, name)} is missing and has no default; add it")
     return cls(**values)
+
+
+def as_toml(table: Mapping[str, Any], where: str = "") -> str:
+    """Plain data as TOML text that reads back as the same; keys in order, tables behind the values.
+
+    table: of strings, numbers, booleans, lists, tables and lists of tables.
+    """
+    lines, behind = [], []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            behind.append(f"\n[{where}{key}]\n{as_toml(value, f'{where}{key}.')}")
+        elif isinstance(value, list | tuple) and value and all(isinstance(each, Mapping) for each in value):
+            behind += [f"\n[[{where}{key}]]\n{as_toml(each, f'{where}{key}.')}" for each in value]
+        else:
+            lines.append(f"{key} = {_toml_value(value)}\n")
+    return "".join(lines + behind)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml_value(each)}" for key, each in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)  # TOML's basic strings and numbers are JSON's
 
 
 def find_named(kind: str, name: str, directories: Sequence[Path]) -> Path:

@@ -56,6 +56,7 @@ PLACES = {
     "mcu/": "compiler",
     "qgraph/": "compiler",
     "quantize/": "learn",
+    "search/": "compress",
     "signal/": "compiler",
     "": "spine",
 }

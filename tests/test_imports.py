@@ -39,9 +39,10 @@ ALLOWED = {
     "mcu": "declaration errors evaluate progress qgraph resources signal target",
     "device": "declaration doctor errors evaluate export progress target",
     "fleet": "declaration device errors evaluate progress store target",
+    "search": "compress data declaration errors evaluate learn mcu recipe target",
     "report": "errors evaluate store",
     "pipeline": "compress data declaration device doctor errors evaluate export fleet learn mcu progress"
-    " qgraph quantize recipe resources shared signal store target",
+    " qgraph quantize recipe resources search shared signal store target",
     "api": "declaration errors fleet pipeline progress qgraph recipe resources shared store target",
     "api_fleet": "api declaration device errors fleet progress store",
     "api_rollouts": "api_fleet device errors fleet",
@@ -57,7 +58,10 @@ PLACES = {
     "cryptography": ("fleet/",),
     "cyclonedx": ("fleet/",),
     "elftools": ("mcu/",),
-    "filelock": ("store.py",),
+    "filelock": (
+        "search/",
+        "store.py",
+    ),
     "flatbuffers": ("qgraph/",),
     "fsspec": ("shared.py",),
     "google": ("export/", "qgraph/onnx", "quantize/"),
@@ -66,6 +70,7 @@ PLACES = {
     "onnxruntime": ("device/agent/", "export/", "learn/foreign.py", "quantize/"),
     "onnxscript": ("export/",),
     "onnxsim": ("export/",),
+    "optuna": ("search/",),
     "paramiko": ("device/",),
     "rich": ("report/",),
     "safetensors": ("compress/", "learn/"),
@@ -84,7 +89,18 @@ ANYWHERE_BUT = {"numpy": ("cli/", "doctor.py", "errors.py", "store.py")}
 
 # Programs that run alone, on a device or as a child under another licence: nothing of ours.
 STANDALONE = ("device/agent/", "mcu/unicorn_child.py")
-HEAVY = {"PIL", "capstone", "elftools", "onnx", "onnxruntime", "paramiko", "sklearn", "torch", "unicorn"}
+HEAVY = {
+    "PIL",
+    "capstone",
+    "elftools",
+    "onnx",
+    "onnxruntime",
+    "optuna",
+    "paramiko",
+    "sklearn",
+    "torch",
+    "unicorn",
+}
 
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 

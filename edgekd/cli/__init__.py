@@ -13,6 +13,7 @@ from edgekd.cli import (
     provision,
     releases,
     rollouts,
+    search,
     virtual,
 )
 from edgekd.cli.command import ns
@@ -30,5 +31,6 @@ __all__ = (
     "provision",
     "releases",
     "rollouts",
+    "search",
     "virtual",
 )

@@ -61,6 +61,14 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "prefix": ("", "what the C's files and names begin with (default: model)"),
     "updatable": (False, "C whose weights can be replaced apart from its code, at a cost"),
     "out": ("", "the file to write"),
+    "max_ram": ("", "bytes of RAM that a student may take, as 16k (1,024 each) or 16384"),
+    "max_flash": ("", "bytes of flash that a student may take, as 64k"),
+    "max_cycles": ("", "modelled cycles of one inference, as 5M"),
+    "max_instructions": ("", "instructions of one inference, as 3M"),
+    "trials": ("", "how many students to train (default: the recipe's)"),
+    "workers": ("", "how many processes train them (default: 1)"),
+    "storage": ("", "a database for the trials, as postgresql://..., for several machines"),
+    "pick": ("", "write a recipe of one student: a trial's number, best or smallest"),
     "part": ("", "only these parts of the tests, a comma between them"),
     "no_skips": (False, "a skipped test is a failed test"),
     "seed": ("", "of a soak's random inputs"),
@@ -241,6 +249,11 @@ def advise(*lines: str) -> None:
     """Say on stderr what one may run next."""
     for line in lines:
         print(f"next: {line}", file=sys.stderr)
+
+
+def warn(line: str) -> None:
+    """Say on stderr what one should know while work goes on."""
+    print(f"edgekd: {line}", file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:

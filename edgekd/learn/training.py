@@ -62,12 +62,14 @@ class Watch:
     """What a run may use that decides no byte of its result.
 
     work: where it keeps its last epoch, to continue after a kill. log: a .csv that gets
-    a line an epoch, or a folder for TensorBoard's events.
+    a line an epoch, or a folder for TensorBoard's events. behind: called with the epochs done and the network
+    behind each; what it raises ends the run.
     """
 
     progress: Progress = silent
     work: Path | None = None
     log: Path | None = None
+    behind: Callable[[int, torch.nn.Module], None] | None = None
 
 
 def train(
@@ -99,6 +101,8 @@ def train(
             if rank() == 0:
                 store(state, schedule, file)
                 told(state.epoch, mean, accuracy, time.monotonic() - started)
+            if watch.behind is not None:
+                watch.behind(state.epoch, state.net)
     if state.average is not None:
         net.load_state_dict(state.average.module.state_dict())
     net.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -30,14 +30,14 @@ _PATIENCE_S = 30.0  # for torchrun to end its processes
 def job_table(recipe: Recipe, stage: str, places: dict[str, Path | None]) -> dict[str, Any]:
     """What JOB.json holds: stage, recipe, and each place that is there, absolute."""
     table = {name: str(path.absolute()) for name, path in places.items() if path is not None}
-    return {"stage": stage, "recipe": _without_none(asdict(alone(recipe)))} | table
+    return {"stage": stage, "recipe": plain_tables(asdict(alone(recipe)))} | table
 
 
-def _without_none(value: Any) -> Any:
-    """A key that is absent says what None says, and JSON as TOML has no other way to."""
+def plain_tables(value: Any) -> Any:
+    """Nested tables without None: an absent key says it, and JSON as TOML has no other way to."""
     if isinstance(value, dict):
-        return {key: _without_none(each) for key, each in value.items() if each is not None}
-    return [_without_none(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: plain_tables(each) for key, each in value.items() if each is not None}
+    return [plain_tables(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def train_together(job: Job, stage: str, **inputs: Path) -> dict[str, Any]:

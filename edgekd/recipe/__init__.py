@@ -17,6 +17,7 @@ from edgekd.declaration import check_name, find_named, load, setting
 from edgekd.errors import ConfigError
 from edgekd.recipe.blocks import BlockParams
 from edgekd.recipe.limits import DeviceLimits, LayerChannels
+from edgekd.recipe.search import SearchParams
 
 OPTIMIZERS = ("adamw", "sgd")
 FILES = {"onnx": "an ONNX teacher", "exported": "an exported teacher"}  # they predict only
@@ -359,7 +360,8 @@ class Recipe:
     seed feeds every random source. threads, device and precision are part of the result ("bf16": bfloat16
     autocast where the processor has it, else float32). teachers: several in place of [teacher]; their mean is
     the knowledge. mix: knowledge directories in place of any teacher. processes: how many train teacher and
-    student together, each with its share of every batch; more than one are part of the result.
+    student together, each with its share of every batch; more than one are part of the result. search: among
+    which students `invoke search` looks.
     """
 
     name: str = setting()
@@ -380,6 +382,7 @@ class Recipe:
     teachers: tuple[MemberParams, ...] = setting(())
     mix: tuple[MixPart, ...] = setting(())
     processes: int = setting(1, unit="processes", minimum=1, maximum=256)
+    search: SearchParams = setting(SearchParams())
 
 
 def members(recipe: Recipe) -> list[Recipe]:

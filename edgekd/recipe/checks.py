@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from edgekd.declaration import suggest
@@ -18,6 +19,7 @@ from edgekd.recipe import (
     TeacherParams,
 )
 from edgekd.recipe.limits import LIMITED
+from edgekd.recipe.search import SearchParams
 
 
 def check_together(recipe: Recipe, path: Path) -> None:
@@ -25,6 +27,7 @@ def check_together(recipe: Recipe, path: Path) -> None:
     channels, strides = recipe.student.channels, recipe.student.strides
     autoencoder = recipe.student.model == "autoencoder"
     _check_blocks(recipe, path)
+    _check_search(recipe.search, path)
     if not autoencoder and (len(channels) < 2 or len(channels) != len(strides)):
         raise ConfigError(
             f"{path}: student.channels has {len(channels)} entries and student.strides {len(strides)}; "
@@ -71,6 +74,18 @@ def _check_blocks(recipe: Recipe, path: Path) -> None:
                 f"{path}: student.blocks[{index}]: {block.channels} channels are no multiple of expansion "
                 f"{block.expansion}; take a multiple"
             )
+
+
+def _check_search(params: SearchParams, path: Path) -> None:
+    """Lists with something to choose from, and bits that an index can have."""
+    for field in fields(params):
+        value = getattr(params, field.name)
+        if isinstance(value, tuple) and (not value or len(set(value)) != len(value)):
+            why = "repeats a choice" if value else "is empty"
+            raise ConfigError(f"{path}: search.{field.name} {why}; name each choice once")
+    wrong = [bits for bits in params.bits if bits not in (2, 4, 8)]
+    if wrong:
+        raise ConfigError(f"{path}: search.bits: {wrong[0]} bits cannot be stored; take 2, 4 or 8")
 
 
 def _check_compress(params: CompressParams, path: Path) -> None:

@@ -1,0 +1,5 @@
+"""Searches need the learn, mcu and search extras."""
+
+import pytest
+
+pytest.importorskip("optuna")
