@@ -61,9 +61,6 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "prefix": ("", "what the C's files and names begin with (default: model)"),
     "updatable": (False, "C whose weights can be replaced apart from its code, at a cost"),
     "out": ("", "the file to write"),
-    "max_ram": ("", "bytes of RAM that a student may take, as 16k (1,024 each) or 16384"),
-    "max_flash": ("", "bytes of flash that a student may take, as 64k"),
-    "max_cycles": ("", "modelled cycles of one inference, as 5M"),
     "max_instructions": ("", "instructions of one inference, as 3M"),
     "trials": ("", "how many students to train (default: the recipe's)"),
     "workers": ("", "how many processes train them (default: 1)"),
@@ -119,9 +116,9 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "slot_bytes": ("", "room that a device keeps for a release of the model (default: 64 MiB)"),
     "strict": (False, "end with an error where there is a warning"),
     "to_fit": (False, "find the mildest methods that fit the target and pass the gate"),
-    "max_flash": ("", "bytes of flash that --to-fit may take (16k: 16,384; default: the target's)"),
-    "max_ram": ("", "bytes of RAM that --to-fit may take, stack included (default: the target's)"),
-    "max_cycles": ("", "cycles of one inference that --to-fit may take (5M: 5,000,000)"),
+    "max_flash": ("", "bytes of flash that a model may take (16k: 16,384; default: the target's)"),
+    "max_ram": ("", "bytes of RAM that a model may take, stack included (default: the target's)"),
+    "max_cycles": ("", "modelled cycles that one inference may take (5M: 5,000,000)"),
 }
 MADE_FROM = ("recipe", "target", "model", "data", "source", "log", "samples")
 COMMON = (*MADE_FROM, "compiler", "optimize", "winograd", "engine", "store", "shared", "json", "again")
@@ -226,7 +223,7 @@ def amount(text: str, option: str) -> int | None:
     """The option as bytes (16k: 16,384) or as a count (5M: 5,000,000); None where it was not given."""
     if not text:
         return None
-    step = 1000 if option.endswith("cycles") else 1024
+    step = 1000 if option.endswith(("cycles", "instructions")) else 1024
     units = {"k": step, "M": step**2}
     factor = units.get(text[-1], 0)
     digits = text[:-1] if factor else text

@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgekd.cli.command import advise, command, make_request, number, print_json, warn
+from edgekd.cli.command import advise, amount, command, make_request, number, print_json, warn
 from edgekd.errors import ConfigError
 
-_UNITS = {"max_ram": 1024, "max_flash": 1024, "max_cycles": 1000, "max_instructions": 1000}
-_POWERS = {"k": 1, "m": 2, "g": 3}
-_BUDGETS = {"max_ram": "max_ram_bytes", "max_flash": "max_flash_bytes"}
+# Option -> its name in edgekd.api.search.
+_BUDGETS = {
+    "max_ram": "max_ram_bytes",
+    "max_flash": "max_flash_bytes",
+    "max_cycles": "max_cycles",
+    "max_instructions": "max_instructions",
+}
 
 
 @command(
-    *("recipe", "target", "source", "compiler", *_UNITS, "trials", "workers", "storage", "pick", "out"),
+    *("recipe", "target", "source", "compiler", *_BUDGETS, "trials", "workers", "storage", "pick", "out"),
     *("store", "shared", "json"),
 )
 def search(**given: Any) -> None:
@@ -23,7 +27,7 @@ def search(**given: Any) -> None:
     from edgekd.report.screen import ProgressView
     from edgekd.report.search import show_search
 
-    wanted: dict[str, Any] = {_BUDGETS.get(name, name): amount(given[name], name) for name in _UNITS}
+    wanted: dict[str, Any] = {key: amount(given[name], name) for name, key in _BUDGETS.items()}
     wanted |= {
         "trials": number(given["trials"], "trials"),
         "workers": number(given["workers"], "workers") or 1,
@@ -45,20 +49,3 @@ def search(**given: Any) -> None:
         advise(f"invoke bench --recipe {recipe.stem} --target {given['target']}")
     else:
         advise("invoke search ... --pick best (or smallest, or a trial's number) writes a recipe of it")
-
-
-def amount(text: str, option: str) -> int | None:
-    """A number with k, M or G behind it: times 1,024 for bytes, times 1,000 for others."""
-    if not text:
-        return None
-    power = _POWERS.get(text[-1].lower(), 0)
-    digits = text[:-1] if power else text
-    try:
-        value = float(digits) * _UNITS[option] ** power
-    except ValueError:
-        value = 0.0
-    if not 1 <= value < 1e15:
-        raise ConfigError(
-            f"--{option.replace('_', '-')} is {text!r}; it must be a number from 1, as 16k or 5M"
-        )
-    return int(value)

@@ -186,6 +186,7 @@ class _Crew:
         self._lock = threading.Lock()
         self._deaths = 0
         self._failure: EdgekdError | None = None
+        self._is_over = False
         self._processes: dict[str, subprocess.Popen[str]] = {}
 
     def work(self) -> None:
@@ -200,6 +201,7 @@ class _Crew:
                     while thread.is_alive():
                         thread.join(0.2)
             finally:
+                self._is_over = True
                 for process in list(self._processes.values()):
                     process.kill()
         if self._failure:
@@ -210,7 +212,7 @@ class _Crew:
         while self._failure is None:
             name = uuid.uuid4().hex[:12]
             code, last = self._run(name)
-            if code == 0 or self._failure:
+            if code == 0 or self._failure or self._is_over:
                 return
             with self._lock:
                 self._replace(name, code, last)

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.fleet.postgres import server
 
 from edgekd import api
 from edgekd.errors import ArtifactError, BudgetError, ConfigError
@@ -24,6 +23,7 @@ from edgekd.search.front import front
 from edgekd.search.space import candidate_of
 from edgekd.search.study import figures_of, heal
 from edgekd.search.trial import inherit, open_classroom, run_trial
+from tests.fleet.postgres import server
 from tests.search.projects import project
 
 TRIALS = 3
