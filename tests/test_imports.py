@@ -80,7 +80,7 @@ PLACES = {
     "tflite_micro": ("export/",),
     "tensorboardX": ("learn/logs",),
     "torch_pruning": ("compress/prune.py",),
-    "torch": ("compress/", "export/torch", "learn/", "quantize/"),
+    "torch": ("compress/", "export/torch", "learn/", "quantize/", "search/trial.py"),
     "tuf": ("fleet/",),
     "unicorn": ("mcu/unicorn_child.py",),  # GPL-2.0: only ever in a process of its own
     "ziglang": ("mcu/",),
