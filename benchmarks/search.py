@@ -1,9 +1,9 @@
 """What a structure search brings: its front's volume against a width sweep, between samplers, and its rate.
 
     python benchmarks/search.py --out benchmarks/results/search-digits.json  # against a sweep
-    python benchmarks/search.py --samplers --seeds 2                            # tpe, nsga2, gp, random
-    python benchmarks/search.py --rate                                          # one worker against two
-    python benchmarks/search.py --warm                                          # with and without a warm start
+    python benchmarks/search.py --samplers --seeds 2                         # tpe, nsga2, gp, random
+    python benchmarks/search.py --rate                                       # one worker against two
+    python benchmarks/search.py --warm                                       # with and without a warm start
 
 The sweep is fixed by the recipe before any search: its own [student], with all channels times m, for as many
 m as there are trials, evenly from 1/4 to the widest that fits the limits; each trained as a trial is. Both
