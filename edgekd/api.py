@@ -242,28 +242,15 @@ def diff(request: Request, a: str = "reference", b: str = "core") -> dict[str, A
     return diff_model(request, a, b)
 
 
-def search(
-    request: Request,
-    *,
-    max_ram_bytes: int | None = None,
-    max_flash_bytes: int | None = None,
-    max_cycles: int | None = None,
-    max_instructions: int | None = None,
-    trials: int | None = None,
-    workers: int = 1,
-    storage: str = "",
-    say: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+def search(request: Request, say: Callable[[str], None] = lambda line: None, **wanted: Any) -> dict[str, Any]:
     """Look for students that fit the request's target (docs/methods/search.md): the trials and their front.
 
-    Budgets and trials replace those of the recipe's [search]. workers: processes on this machine. storage: a
-    database's URL, for several machines. say: told in a sentence what happens to workers. Raises BudgetError
-    where nothing fits.
+    wanted: fields of edgekd.pipeline.searching.Wanted (budgets and trials in place of the recipe's, workers,
+    storage). say: told in a sentence what happens to workers. Raises BudgetError where nothing fits.
     """
     from edgekd.pipeline import searching
 
-    budgets = (max_cycles, max_instructions, max_ram_bytes, max_flash_bytes, trials)
-    return searching.run(request, searching.Wanted(*budgets, workers, storage), say)
+    return searching.run(request, searching.Wanted(**wanted), say)
 
 
 def pick(
@@ -271,19 +258,14 @@ def pick(
 ) -> Path | None:
     """Write the recipe of a student that a search found: a trial's number, "best" or "smallest"; its path.
 
-    out: the file, by default recipes/<recipe>-search.toml of the project (start: as in `request`). Where
-    `which` is "" nothing is written, and None comes back.
+    out: by default recipes/<recipe>-search.toml of the project (start: as in `request`). which "": None.
     """
     from edgekd.pipeline import searching
 
-    if not which:
-        return None
-    recipe = request.need_recipe().name
-    project = project_root(start or Path.cwd())
-    source = find_named("recipe", recipe, _places(project, "recipes"))
-    return searching.write_pick(
-        request, found, which, source, out or project / "recipes" / f"{recipe}-search.toml"
-    )
+    project, name = project_root(start or Path.cwd()), request.need_recipe().name
+    source = find_named("recipe", name, _places(project, "recipes"))
+    out = out or project / "recipes" / f"{name}-search.toml"
+    return searching.write_pick(request, found, which, source, out) if which else None
 
 
 def weights(request: Request, built: str, out: Path) -> dict[str, Any]:
