@@ -224,7 +224,7 @@ def current_whole(root: Path) -> str:
     """The current release's name, or what is wrong with it."""
     try:
         release = os.readlink(root / "current").removeprefix("releases/")
-        text = (root / "current" / "release.json").read_bytes()
+        text = (root / "releases" / release / "release.json").read_bytes()  # `current` may move meanwhile
         if hashlib.sha256(text).hexdigest()[:12] != release[-12:]:
             return f"{release} with another manifest"
         for name, entry in json.loads(text)["files"].items():

@@ -31,6 +31,7 @@ BUSY_S = 5.0
 IDLE_S = 30.0  # a connection that says nothing for so long is closed
 REMEMBERED = 2000
 JSON_BYTES_A_VALUE = 32
+DRAIN_S, DRAIN_BYTES = 2.0, 1 << 20  # of a refused request: read on so long and so far before closing
 
 
 class Model(Protocol):
@@ -112,6 +113,7 @@ class Handler(BaseHTTPRequestHandler):
     timeout, wbufsize = IDLE_S, -1  # buffered: an answer leaves in one piece
     disable_nagle_algorithm = False
     server: Server
+    is_read = False  # the request's body
 
     def do_GET(self) -> None:
         """`/` and `/health`."""
@@ -127,6 +129,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """`/infer`."""
+        self.is_read = False
         if self.path != "/infer":
             self._refuse(404, f"there is no {self.path}; POST /infer")
             return
@@ -154,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
             raise AgentError("config", "the request has no Content-Length; send it")
         if int(text) > (most := max(4 * count, JSON_BYTES_A_VALUE * count) + 1024):
             raise AgentError("space", f"the request has {text} bytes and at most {most} are taken")
-        body = self.rfile.read(int(text))
+        body, self.is_read = self.rfile.read(int(text)), True
         if len(body) != int(text):
             raise AgentError("config", f"the request ended after {len(body)} of {text} bytes")
         if self.headers.get("Content-Type", "application/octet-stream").startswith("application/json"):
@@ -171,6 +174,19 @@ class Handler(BaseHTTPRequestHandler):
     def _refuse(self, code: int, message: str) -> None:
         self.close_connection = True  # what is left unread of the request must not be taken for the next
         self._send(code, {"error": message}, {"Retry-After": "1"} if code == 503 else {})
+        self._drain()
+
+    def _drain(self) -> None:
+        """Read on for a moment: a client that still sends when the link is reset never sees its answer."""
+        left = self.headers.get("Content-Length", "")
+        until, left_bytes = time.monotonic() + DRAIN_S, min(int(left) if left.isdecimal() else 0, DRAIN_BYTES)
+        with contextlib.suppress(OSError):
+            self.connection.settimeout(DRAIN_S)
+            while left_bytes > 0 and not self.is_read and time.monotonic() < until:
+                piece = self.rfile.read1(min(left_bytes, 1 << 16))
+                if not piece:
+                    return
+                left_bytes -= len(piece)
 
     def _send(self, code: int, table: dict[str, Any], extra: dict[str, str] | None = None) -> None:
         self._send_bytes(code, json.dumps(table).encode() + b"\n", "application/json", extra)
