@@ -149,6 +149,8 @@ def _at(where: str, key: str) -> str:
 def _convert(hint: Any, value: Any, metadata: Mapping[str, Any], source: str, where: str) -> Any:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in typing.get_args(hint):  # JSON's null; TOML has none
+            return None
         hint = _member(hint, value)
         origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint):
