@@ -73,7 +73,7 @@ def test_an_updatable_model_under_another_name_benches_bit_exact(tmp_path: Path)
 
 
 def test_options_of_the_c_are_refused_for_a_linux_target(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="runs ONNX Runtime, not C; leave --updatable and --prefix out"):
+    with pytest.raises(ConfigError, match="takes a bundle, not C; leave --updatable and --prefix out"):
         api.make(request(tmp_path, target="rpi4", updatable=True), "export")
     with pytest.raises(ConfigError, match="prefix is 'Kws'"):
         request(tmp_path, prefix="Kws")
