@@ -145,14 +145,17 @@ def watch(
     once: bool = False,
     decides: bool = True,
     every_s: float = 30.0,
+    push: Callable[[], Iterable[dict[str, Any]]] = list,
     tell: Callable[[dict[str, Any], list[Event]], None] = lambda status, events: None,
 ) -> dict[str, Any]:
     """Watch a rollout until it ends (`once`: one look); the status.
 
     It may be stopped and started again, by anybody, at any time. decides: False only signs what the state
-    wants. tell: called after each look with the status and the events that were appended.
+    wants. push: called at each look; lets devices that are reached over SSH install what is chosen for
+    them, and gives their reports, for which the pinned session vouches. tell: called after each look with
+    the status and the events that were appended.
     """
-    watcher = _watcher(where, name, ask)
+    watcher = _watcher(where, name, ask, push)
     try:
         while True:
             events = watcher.step(time.time()) if decides else watcher.sign(time.time())
@@ -165,7 +168,7 @@ def watch(
         watcher.close()
 
 
-def _watcher(where: Place, name: str, ask: Ask) -> Watcher:
+def _watcher(where: Place, name: str, ask: Ask, push: Callable[[], Iterable[dict[str, Any]]]) -> Watcher:
     from edgekd.fleet import devices as known
     from edgekd.fleet.operate import HomePublisher, Mailbox, reported
     from edgekd.fleet.watch import Watcher
@@ -180,7 +183,7 @@ def _watcher(where: Place, name: str, ask: Ask) -> Watcher:
     owner = f"{where.by}:{os.getpid()}"
 
     def collect() -> Iterable[Report]:
-        return reported(plan, watcher.rollout.attempt, mailbox.fresh())
+        return reported(plan, watcher.rollout.attempt, [*mailbox.fresh(), *push()])
 
     watcher = Watcher(log, plan.rollout, owner, collect, publisher)
     return watcher

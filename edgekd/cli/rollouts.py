@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgekd.cli.command import advise, command, number, print_json
+from edgekd.cli.command import SSH, advise, command, number, print_json
 from edgekd.cli.keys import folder_of
 from edgekd.cli.passphrases import ask
 from edgekd.errors import ConfigError
@@ -41,6 +42,7 @@ def sim(**given: Any) -> None:
 
 
 WHERE = ("fleet", "database", "reports")
+REACH = (*SSH, "inventory", "target", "agent_root", "deadline")
 
 
 def _place(given: dict[str, Any]) -> Any:
@@ -104,9 +106,9 @@ def start(**given: Any) -> None:
     advise(f"invoke fleet.watch --rollout {made.plan.rollout}")
 
 
-@command(*WHERE, "rollout", "every", "once", "json", group="fleet")
+@command(*WHERE, "rollout", "every", "once", *REACH, "json", group="fleet")
 def watch(**given: Any) -> None:
-    """Collect reports, widen on evidence, stop on losses, until the rollout ends; may be killed any time."""
+    """Collect reports, widen on evidence, stop on losses, until the end; --to pushes over SSH, too."""
     from edgekd import api_rollouts
     from edgekd.report.rollouts import show_look
 
@@ -116,9 +118,28 @@ def watch(**given: Any) -> None:
         ask,
         once=given["once"],
         every_s=float(number(given["every"], "every") or 30),
+        push=_push(given) if given["to"] else list,
         tell=lambda status, events: show_look(status, events, sys.stderr, time.strftime("%H:%M:%S")),
     )
     _show(given, found)
+
+
+def _push(given: dict[str, Any]) -> Callable[[], list[dict[str, Any]]]:
+    """Push to the devices of --to, and give what they report; who is away says nothing this time."""
+    from edgekd import api_fleet
+
+    reach = api_fleet.reach(
+        folder_of(given),
+        given["to"],
+        **{name: given[name] for name in ("inventory", "target", "key", "ssh_config", "agent_root")},
+        deadline_s=number(given["deadline"], "deadline"),
+    )
+
+    def push() -> list[dict[str, Any]]:
+        rows = api_fleet.push(reach, lambda *told: None)["hosts"]
+        return [row["report"] for row in rows if row.get("report")]
+
+    return push
 
 
 @command(*WHERE, "rollout", "why", group="fleet")

@@ -86,7 +86,8 @@ class AgentSession:
     def send(self, data: bytes) -> None:
         """Send bytes. When the agent has ended, its own last word is raised rather than a broken pipe."""
         try:
-            self._conversation.send(data, self._deadline.left_s())
+            with self._deadline.blamed():
+                self._conversation.send(data, self._deadline.left_s())
         except LinkCutError as cut:
             self._raise_last_word()
             raise cut from None
@@ -117,7 +118,8 @@ class AgentSession:
                     return message
                 self._noise = line.strip() or self._noise
                 continue
-            data = self._conversation.receive(self._deadline.left_s())
+            with self._deadline.blamed():
+                data = self._conversation.receive(self._deadline.left_s())
             self._unread += data
             if not data:
                 self._raise_ending()

@@ -13,7 +13,7 @@ import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -165,8 +165,21 @@ class Deadline:
         """The limit of the next wait; LinkCutError when the whole time is used up."""
         left = self._end_s - time.monotonic()
         if left <= 0:
-            raise LinkCutError(f"{self._doing} took more than {self._total_s:g} s; run the command again")
+            raise self._used_up()
         return min(self._stall_s, left)
+
+    @contextlib.contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Around a wait of `left_s`: where the whole time ends it, the whole is named."""
+        try:
+            yield
+        except LinkCutError:
+            if time.monotonic() >= self._end_s:
+                raise self._used_up() from None
+            raise
+
+    def _used_up(self) -> LinkCutError:
+        return LinkCutError(f"{self._doing} took more than {self._total_s:g} s; run the command again")
 
 
 def parse_address(text: str) -> tuple[str | None, str, int | None]:

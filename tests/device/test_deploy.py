@@ -309,7 +309,7 @@ def test_a_slow_link_is_given_up_at_the_deadline(
 ) -> None:
     monkeypatch.setattr(deploy_module, "SLOWEST_BYTES_PER_S", 1 << 30)
     transport = LocalTransport(tmp_path, sys.executable, timeout_s=0.3)
-    with pytest.raises(LinkCutError, match=r"took more than|said nothing for 0"):  # whichever is first
+    with pytest.raises(LinkCutError, match="took more than"):
         deploy(transport, bundle, "root", lambda *told: time.sleep(0.5), wait_s=0.1)
 
 
@@ -349,11 +349,11 @@ def test_a_power_cut_after_every_step_of_an_install(
         with monkeypatch.context() as patch:
             for name in steps:
                 patch.setattr(os, name, dying(getattr(os, name), left))
-            try:
+            was_cut = True
+            with contextlib.suppress(Cut):
                 finish(root, new)
-            except Cut:
-                pass
-            else:
+                was_cut = False
+            if not was_cut:
                 break
         current = os.readlink(root / "current").removeprefix("releases/")
         assert current in (old.release, new.name)

@@ -284,3 +284,22 @@ def test_two_rollouts_of_one_model_and_no_rollout_are_refused(scene: Scene) -> N
     scene.start()
     with pytest.raises(RolloutError, match="another one that has not ended"):
         scene.start()
+
+
+def test_devices_that_are_pushed_to_report_by_the_session(scene: Scene) -> None:
+    """No mailbox: what push gives is what counts, and a device that is away says nothing."""
+    scene.start()
+
+    def push() -> list[dict[str, Any]]:
+        for device in scene.devices:
+            device.visit()
+        files = [scene.where.reports / f"{device.name}.json" for device in scene.devices]
+        found = [json.loads(file.read_bytes()) for file in files]
+        shutil.rmtree(scene.where.reports)
+        return found
+
+    for _ in range(4):
+        found = api_rollouts.watch(scene.where, "", ask, once=True, push=push)
+        if found["status"] == "finished":
+            break
+    assert found["status"] == "finished" and {device.runs for device in scene.devices} == {2}
