@@ -10,12 +10,13 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgekd.device.agent.engines import architecture
 from edgekd.fleet import formats
 from edgekd.fleet.agent import machine, seccomp, trial
 from edgekd.fleet.agent.config import Config
@@ -23,6 +24,7 @@ from edgekd.fleet.agent.health import FAILURES, Measured, judge
 from edgekd.fleet.agent.trial import SandboxedTrial, Told, verdict_of
 from edgekd.fleet.formats import Health
 from tests.device.support import conv_net, make_bundle
+from tests.fleet import native_models
 from tests.fleet.hosts import TestDevice, memory_folder, serving
 from tests.fleet.made import MODEL, Fleet, make_release
 
@@ -146,6 +148,35 @@ def test_a_bad_model_never_serves(
         assert found.outcome == {MODEL: "reverted"} and device.release == 1, judged.last
         assert judged.last["verdict"] == reason and judged.last["seconds"] < 60
         assert device.visit(host.url).outcome == {MODEL: "unchanged"}
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Mapping[str, bytes]]:
+    """Bundles of native code for this machine, the good one and the bad ones."""
+    return native_models.releases(tmp_path_factory.mktemp("native") / "made", (architecture(),))
+
+
+@pytest.mark.needs("ziglang")
+@pytest.mark.parametrize("mood", native_models.MOODS)
+def test_native_code_is_found_out_by_what_a_release_is_signed_with(
+    native: dict[str, Mapping[str, bytes]], mood: str
+) -> None:
+    """By the default limits; what serves goes on serving, within a minute and without a network."""
+    with memory_folder() as folder, serving(folder / "host") as host:
+        fleet = Fleet(folder / "host")
+        fleet.release(1, native["good"] | {"bom.cdx.json": b"{ }"})
+        fleet.choose(1)
+        device = TestDevice(folder / "device", fleet)
+        device.visit(host.url)
+        fleet.release(2, native[mood])
+        fleet.choose(2)
+        device.clock.ahead_s = 700
+        judged = SandboxedTrial(device.root / "models" / MODEL, MODEL, ME)
+        device._trial = judged  # type: ignore[method-assign]
+        outcome = device.visit(host.url).outcome[MODEL]
+        assert judged.last["verdict"] == (native_models.MOODS[mood] or "passed"), judged.last
+        assert judged.last["seconds"] < 60
+        assert (outcome, device.release) == (("reverted", 1) if mood != "good" else ("confirmed", 2))
 
 
 def test_a_good_model_passes_its_trial(good: dict[str, bytes], tmp_path: Path) -> None:
