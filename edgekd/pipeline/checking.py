@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekd.declaration import suggest
 from edgekd.errors import ConfigError
-from edgekd.pipeline.graph import make, states
+from edgekd.pipeline.graph import kept, make
 from edgekd.pipeline.request import Request
 from edgekd.pipeline.shipping import MODEL_FILES, mcu_options
 from edgekd.target import Target
@@ -37,7 +37,7 @@ def int8_model(request: Request) -> tuple[bytes, str]:
             )
         return request.model.path.read_bytes(), request.model.path.name
     recipe = request.need_recipe().name
-    artifact = states(request, "quantize")[-1].artifact
+    artifact = kept(request, "quantize")
     if artifact is None:
         raise ConfigError(
             f"recipe {recipe} has no int8 model in the store yet, and this task makes none; "

@@ -37,10 +37,15 @@ class StageState:
 
 
 def states(request: Request, stage_name: str) -> list[StageState]:
-    """Every stage that `stage_name` depends on, in order, with what the store has. Makes nothing."""
+    """Every stage that `stage_name` depends on, in order, it and its gate last. Makes nothing."""
     found: dict[Place, StageState] = {}
     _look(request, STAGES[stage_name], found)
     return list(found.values())
+
+
+def kept(request: Request, stage_name: str) -> Artifact | None:
+    """The artifact of `stage_name`, where the store has it. Makes nothing."""
+    return next(state.artifact for state in states(request, stage_name) if state.stage == stage_name)
 
 
 def provenance(request: Request, artifact: Artifact) -> Iterator[tuple[int, Artifact | Mapping[str, Any]]]:

@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any
 from edgekd import errors
 from edgekd.declaration import as_toml, told
 from edgekd.errors import ConfigError, EdgekdError, MissingDependencyError
-from edgekd.pipeline.graph import make, states
+from edgekd.pipeline.graph import kept, make
 from edgekd.pipeline.learning import training_tools
 from edgekd.pipeline.processes import plain_tables
 from edgekd.pipeline.request import Request
@@ -116,7 +116,7 @@ def prepare(request: Request, wanted: Wanted) -> Search:
     asked = {name.removeprefix("max_"): getattr(recipe.search, name) for name in _BUDGETS if name != "trials"}
     limits = limits_of(target, asked)
     data, knowledge = make(request, "dataset"), make(request, "knowledge")
-    parent = states(request, "distill")[-1].artifact if recipe.search.warm_start else None
+    parent = kept(request, "distill") if recipe.search.warm_start else None
     what = {
         "search": {k: v for k, v in told(recipe.search).items() if k != "trials"},
         "tables": {name: told(getattr(recipe, name)) for name in ("distill", "quantize")},

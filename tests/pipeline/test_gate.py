@@ -12,6 +12,8 @@ import pytest
 from edgekd import api
 from edgekd.data import load_dataset
 from edgekd.errors import BudgetError, ConfigError
+from edgekd.pipeline import graph
+from edgekd.pipeline.checking import int8_model
 from edgekd.report.evaluation import show_evaluations
 from edgekd.store import Artifact
 from tests.spine.support import QUICK, artifacts, edgekd, make_project
@@ -65,6 +67,15 @@ def test_the_int8_figures_are_the_integer_references(project: Path) -> None:
     assert record["value"] == pytest.approx(right)
     with np.load(make(project, "quick", "evaluate-int8").path / "answers.npz") as kept:
         assert (kept["top1"] == kept["y"]).mean() == record["value"]
+
+
+def test_what_is_kept_of_a_stage_is_its_model_and_not_the_evaluation_behind_it(project: Path) -> None:
+    request = api.request(recipe="quick", start=project)
+    made = make(project, "quick", "quantize")
+    for stage in ("distill", "compress", "quantize"):
+        found = graph.kept(request, stage)
+        assert found is not None and found.stage == stage
+    assert int8_model(request) == ((made.path / "int8.onnx").read_bytes(), "int8.onnx")
 
 
 def test_a_model_that_lost_too_much_stops_the_chain(project: Path) -> None:

@@ -162,6 +162,14 @@ def students() -> Iterator[Any]:
         yield new_student(candidate_of(name).structure((1, 8, 8), 10), recipe.seed)
 
 
+def test_a_warm_start_is_the_distilled_student_and_not_its_evaluation(root: Path) -> None:
+    request_ = api.request(recipe="small", target="mcu-sim", start=root, store=str(root / "warm"))
+    assert searching.prepare(request_, searching.Wanted()).parent is None
+    student = api.make(request_, "distill")  # and behind it the gate's evaluation
+    parent = searching.prepare(request_, searching.Wanted()).parent
+    assert parent is not None and parent.digest == student.digest
+
+
 def test_a_warm_start_takes_what_fits() -> None:
     parent, child = students()
     folded, before = fold(parent), {k: v.clone() for k, v in child.state_dict().items()}
