@@ -2,8 +2,8 @@
 
 Liveness gives each buffer an interval of steps; buffers that may share bytes on purpose (RESHAPE,
 element-wise ops over an operand that dies there, a CONCATENATION whose operands can be written right where
-they belong) are merged; the merged buffers are placed in several orders at the best gap, and the smallest
-arena wins. A pure function: same graph, same plan.
+they belong) are merged; placement.py places the merged buffers and proves how good that is. A pure function:
+same graph, same plan.
 
 Step i is op i; inputs live from step -1 (the caller fills them), outputs to step len(ops) (the caller
 reads them). So an input's bytes may be used again after its last reader, and an output's are whole
@@ -12,31 +12,31 @@ until the next inference begins.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edgekd.mcu.placement import ALIGNMENT_BYTES, EXACT_NODES, SEARCH_ROUNDS, Buffer, lower_bound, settle
 from edgekd.qgraph import residual
 from edgekd.qgraph.ir import Op, QGraph
 from edgekd.qgraph.ops import TABLE_OPS
-
-ALIGNMENT_BYTES = 4
-SEARCH_ROUNDS = 200
 
 IN_PLACE = (*TABLE_OPS, "QUANTIZE", "TABLE", "ADD", "SUB", "MUL", "SOFTMAX")
 
 
 @dataclass(frozen=True)
-class Buffer:
-    """Bytes that live from step `first` to step `last`, both included."""
+class Placed:
+    """A buffer of the arena: offset_bytes .. offset_bytes + size_bytes, alive in steps first .. last.
 
+    tensors: those that lie in it, in the order of their numbers; empty for scratch, which is op `scratch`'s
+    (-1: no scratch).
+    """
+
+    offset_bytes: int
     size_bytes: int
     first: int
     last: int
-
-    def meets(self, other: Buffer) -> bool:
-        """Whether both live at some step."""
-        return self.first <= other.last and other.first <= self.last
+    tensors: tuple[int, ...] = ()
+    scratch: int = -1
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,27 @@ class Plan:
     offsets: tensor index -> byte offset, for every activation.
     scratch: op index -> byte offset of its scratch.
     arena_bytes: what the arena needs; lower_bound_bytes: the most bytes alive at one step, which no
-        placement of the same buffers can undercut.
+        placement of the same buffers can undercut; proved_bytes: the most that was proved to be needed, which
+        is more where a search has ruled out every arena below.
+    blocks: the buffers that all this lies in.
     """
 
     offsets: Mapping[int, int]
     scratch: Mapping[int, int]
     arena_bytes: int
     lower_bound_bytes: int
+    proved_bytes: int = 0
+    blocks: tuple[Placed, ...] = ()
 
     @property
     def gap_bytes(self) -> int:
-        """How far the plan is from the lower bound; 0: proved optimal."""
+        """How far the plan is from the lower bound of all alive at one step."""
         return self.arena_bytes - self.lower_bound_bytes
+
+    @property
+    def is_optimal(self) -> bool:
+        """Proved: the same buffers fit into no smaller arena."""
+        return self.arena_bytes == max(self.proved_bytes, self.lower_bound_bytes)
 
 
 @dataclass(frozen=True)
@@ -77,12 +86,12 @@ def plan(graph: QGraph, scratch_bytes: Mapping[int, int] | None = None) -> Plan:
     joined = frozenset[int]()
     possible = [step for step, op in enumerate(graph.ops) if operand_starts(graph, op)]
     if possible:
-        least = _plan(graph, scratch, joined, 0).arena_bytes
+        least = _plan(graph, scratch, joined, 0, 0).arena_bytes
         every = frozenset(possible)
         for trial in (every, *(frozenset({step}) for step in possible)):
-            if joined < every and _plan(graph, scratch, joined | trial, 0).arena_bytes <= least:
+            if joined < every and _plan(graph, scratch, joined | trial, 0, 0).arena_bytes <= least:
                 joined |= trial
-    return _plan(graph, scratch, joined, SEARCH_ROUNDS)
+    return _plan(graph, scratch, joined, SEARCH_ROUNDS, EXACT_NODES)
 
 
 def operand_starts(graph: QGraph, op: Op) -> list[tuple[int, int]]:
@@ -105,8 +114,10 @@ def operand_starts(graph: QGraph, op: Op) -> list[tuple[int, int]]:
     return starts
 
 
-def _plan(graph: QGraph, scratch_bytes: Mapping[int, int], joined: frozenset[int], rounds: int) -> Plan:
-    """joined: the CONCATENATIONs (steps) whose operands lie inside; rounds: of the search for a placement."""
+def _plan(
+    graph: QGraph, scratch_bytes: Mapping[int, int], joined: frozenset[int], rounds: int, nodes: int
+) -> Plan:
+    """joined: the CONCATENATIONs (steps) whose operands lie inside; rounds, nodes: of placement.settle."""
     homes = _merge(graph, joined)
     buffers = _buffers(graph, homes)
     keys: list[tuple[str, int]] = [("tensor", index) for index in buffers]
@@ -115,17 +126,18 @@ def _plan(graph: QGraph, scratch_bytes: Mapping[int, int], joined: frozenset[int
         if size_bytes > 0:
             keys.append(("scratch", step))
             blocks.append(Buffer(_aligned(size_bytes), step, step))
-    bound = lower_bound(blocks)
-    placed = dict(zip(keys, place(blocks, bound, rounds), strict=True))
+    found = settle(blocks, rounds, nodes)
+    placed = dict(zip(keys, found.offsets, strict=True))
     offsets = {i: placed["tensor", homes[i].owner] + homes[i].shift_bytes for i in sorted(homes)}
     scratch = {index: offset for (kind, index), offset in placed.items() if kind == "scratch"}
-    ends = [placed[key] + block.size_bytes for key, block in zip(keys, blocks, strict=True)]
-    return Plan(offsets, scratch, max(ends, default=0), bound)
-
-
-def lower_bound(blocks: Sequence[Buffer]) -> int:
-    """The most bytes alive at one step: reached at a step where some buffer begins."""
-    return max((sum(b.size_bytes for b in blocks if b.first <= a.first <= b.last) for a in blocks), default=0)
+    families = {owner: tuple(sorted(_family(homes, owner))) for owner in buffers}
+    shown = tuple(
+        Placed(placed[key], block.size_bytes, block.first, block.last, families[key[1]])
+        if key[0] == "tensor"
+        else Placed(placed[key], block.size_bytes, block.first, block.last, scratch=key[1])
+        for key, block in zip(keys, blocks, strict=True)
+    )
+    return Plan(offsets, scratch, found.total_bytes, lower_bound(blocks), found.bound_bytes, shown)
 
 
 def room_bytes(graph: QGraph) -> list[int]:
@@ -133,74 +145,6 @@ def room_bytes(graph: QGraph) -> list[int]:
     blocks = list(_buffers(graph, _merge(graph, frozenset())).values())
     alive = [sum(b.size_bytes for b in blocks if b.first <= step <= b.last) for step in range(len(graph.ops))]
     return [max(alive) - held for held in alive]
-
-
-def place(blocks: Sequence[Buffer], bound: int, rounds: int = SEARCH_ROUNDS) -> list[int]:
-    """An offset for each block so that no two that meet overlap; stops early at `bound`.
-
-    Tries some orders known to work well, then `rounds` of a seeded local search over the best of them.
-    """
-    best_order, best, best_bytes = list(range(len(blocks))), list[int](), -1
-    for order in _orders(blocks):
-        offsets, total = _place_in_order(blocks, order)
-        if best_bytes < 0 or total < best_bytes:
-            best_order, best, best_bytes = order, offsets, total
-        if best_bytes <= bound:
-            return best
-    generator = random.Random(0)
-    current = best_order
-    for _ in range(rounds):
-        order = list(current)
-        order.insert(generator.randrange(len(order)), order.pop(generator.randrange(len(order))))
-        offsets, total = _place_in_order(blocks, order)
-        if total <= best_bytes:
-            current, best, best_bytes = order, offsets, total
-        if best_bytes <= bound:
-            break
-    return best
-
-
-def _orders(blocks: Sequence[Buffer]) -> list[list[int]]:
-    """Largest first, longest first, by time, and by bytes alive around the block."""
-    everyone = range(len(blocks))
-    crowd = [
-        max(sum(b.size_bytes for b in blocks if b.first <= step <= b.last) for step in (a.first, a.last))
-        for a in blocks
-    ]
-    rules: list[Callable[[int], tuple[int, ...]]] = [
-        lambda i: (-blocks[i].size_bytes, blocks[i].first),
-        lambda i: (-crowd[i], -blocks[i].size_bytes),
-        lambda i: (blocks[i].first - blocks[i].last, -blocks[i].size_bytes),
-        lambda i: (blocks[i].first, -blocks[i].size_bytes),
-    ]
-    return [sorted(everyone, key=lambda i: (*rule(i), i)) for rule in rules]
-
-
-def _place_in_order(blocks: Sequence[Buffer], order: Sequence[int]) -> tuple[list[int], int]:
-    """Each block in turn into the tightest gap among those placed that it meets (or behind them)."""
-    offsets = [0] * len(blocks)
-    done: list[int] = []
-    total = 0
-    for index in order:
-        block = blocks[index]
-        taken = sorted(
-            (offsets[i], offsets[i] + blocks[i].size_bytes) for i in done if blocks[i].meets(block)
-        )
-        offsets[index] = _best_gap(taken, block.size_bytes)
-        total = max(total, offsets[index] + block.size_bytes)
-        done.append(index)
-    return offsets, total
-
-
-def _best_gap(taken: Sequence[tuple[int, int]], size_bytes: int) -> int:
-    """The offset of the smallest gap between sorted `taken` ranges that holds the block."""
-    end, best, best_gap = 0, -1, 0
-    for start, stop in taken:
-        gap = start - end
-        if gap >= size_bytes and (best < 0 or gap < best_gap):
-            best, best_gap = end, gap
-        end = max(end, stop)
-    return end if best < 0 else best
 
 
 def _merge(graph: QGraph, joined: frozenset[int]) -> dict[int, _Home]:

@@ -58,7 +58,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "widths",
-            version=1,
+            version=2,
             inputs=lambda request: {"student": "distill"},
             params=costing.widths_params,
             run=costing.run_widths,
@@ -136,7 +136,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "export",
-            version=14,
+            version=15,
             inputs=shipping.export_inputs,
             params=shipping.export_params,
             run=shipping.run_export,

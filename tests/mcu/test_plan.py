@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekd.mcu.codegen import generate
-from edgekd.mcu.plan import SEARCH_ROUNDS, Buffer, _plan, lower_bound, operand_starts, place, plan
+from edgekd.mcu.placement import EXACT_NODES, SEARCH_ROUNDS
+from edgekd.mcu.plan import Plan, _plan, operand_starts, plan
 from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.tflite_reader import read_tflite
 from tests.graphs import Builder, random_graph
@@ -20,40 +21,29 @@ from tests.random_graphs import wide_graph
 
 ELEMENTWISE = ("ADD", "SUB", "MUL", "RELU", "RELU6", "LOGISTIC", "TANH", "SOFTMAX", "QUANTIZE")
 
-BUFFERS = st.lists(
-    st.builds(
-        lambda size, first, length: Buffer(4 * size, first, first + length),
-        st.integers(1, 40), st.integers(0, 12), st.integers(0, 6),
-    ),
-    min_size=1, max_size=14,
-)  # fmt: skip
 
-
-@settings(max_examples=150, deadline=None)
-@given(blocks=BUFFERS)
-def test_buffers_that_meet_never_overlap(blocks: list[Buffer]) -> None:
-    bound = lower_bound(blocks)
-    offsets = place(blocks, bound)
-    ends = [offset + block.size_bytes for offset, block in zip(offsets, blocks, strict=True)]
-    for i, block in enumerate(blocks):
-        assert offsets[i] >= 0 and offsets[i] % 4 == 0
-        for j in range(i):
-            if block.meets(blocks[j]):
-                assert ends[i] <= offsets[j] or ends[j] <= offsets[i]
-    assert bound <= max(ends) <= sum(block.size_bytes for block in blocks)
-
-
-@settings(max_examples=100, deadline=None)
-@given(blocks=BUFFERS)
-def test_lower_bound_is_the_fullest_step(blocks: list[Buffer]) -> None:
-    steps = range(20)
-    fullest = max(sum(b.size_bytes for b in blocks if b.first <= step <= b.last) for step in steps)
-    assert lower_bound(blocks) == fullest
+def blocks_hold_everything(graph: QGraph, where: Plan, scratch: dict[int, int]) -> None:
+    """Every tensor and scratch lies in the block that names it; the blocks alive together are apart."""
+    for index, offset in where.offsets.items():
+        (block,) = [block for block in where.blocks if index in block.tensors]
+        end = block.offset_bytes + block.size_bytes
+        assert block.offset_bytes <= offset and offset + graph.tensors[index].nbytes <= end
+    for step, offset in where.scratch.items():
+        (block,) = [block for block in where.blocks if block.scratch == step]
+        assert (block.offset_bytes, block.first, block.last) == (offset, step, step)
+        assert scratch[step] <= block.size_bytes
+    for i, one in enumerate(where.blocks):
+        for other in where.blocks[:i]:
+            if one.first <= other.last and other.first <= one.last:
+                assert max(one.offset_bytes, other.offset_bytes) >= min(
+                    b.offset_bytes + b.size_bytes for b in (one, other)
+                )
 
 
 def simulate(graph: QGraph, scratch: dict[int, int]) -> None:
     """Run the plan as an owner map of bytes: each op finds its inputs' bytes as they were written."""
     where = plan(graph, scratch)
+    blocks_hold_everything(graph, where, scratch)
     arena = np.full(where.arena_bytes, -1)
     value: dict[int, np.ndarray] = {}  # tensor -> the stamps that its bytes carry
     fresh = count()
@@ -159,7 +149,7 @@ def test_no_memory_is_paid_for_a_copy_that_is_saved() -> None:
     graph = b.graph(b.concatenate([early, tall], 1))
     simulate(graph, {})
     apart, joined = (
-        _plan(graph, {}, frozenset(steps), SEARCH_ROUNDS) for steps in ((), [len(graph.ops) - 1])
+        _plan(graph, {}, frozenset(steps), SEARCH_ROUNDS, EXACT_NODES) for steps in ((), [len(graph.ops) - 1])
     )
     assert plan(graph) == apart and joined.arena_bytes > apart.arena_bytes
 
@@ -194,4 +184,4 @@ def test_same_graph_same_plan() -> None:
 def test_known_models_reach_the_bound(model: str, arena_bytes: int, shared: Path) -> None:
     path = shared / f"data/mlperf_tiny/models/{model}.tflite"
     where = plan(read_tflite(path.read_bytes(), model))
-    assert (where.arena_bytes, where.gap_bytes) == (arena_bytes, 0)
+    assert (where.arena_bytes, where.gap_bytes, where.is_optimal) == (arena_bytes, 0, True)
