@@ -38,12 +38,13 @@ def run(command: Sequence[str], source: str = "") -> None:
 
 def extract(rootfs: Path, release: str, sources: str, options: Sequence[str]) -> None:
     """Unpack the packages of an arm64 `release` into `rootfs`; runs none of their scripts."""
-    chosen = [f"--dpkgopt=path-exclude={pattern}" for pattern in contents.EXCLUDED]
-    chosen += [f"--aptopt={option}" for option in options]
+    chosen = [f"--aptopt={option}" for option in options]
     chosen += ['--aptopt=Apt::Install-Recommends "false"', '--aptopt=Acquire::Languages "none"']
     chosen += ["--architectures=arm64", "--variant=extract", f"--include={','.join(contents.PACKAGES)}"]
     command = ["mmdebstrap", "--mode=root", "--quiet", *chosen, release, str(rootfs)]
     run([*command, "-"] if sources else command, sources)
+    for path in (path for pattern in contents.REMOVED for path in rootfs.glob(pattern)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def configure(rootfs: Path, folder: Path) -> str:

@@ -97,7 +97,7 @@ class VirtualPi:
         try:
             pi.wait_until_up()
             if snapshot:
-                pi.shell(f"sudo -n date -u -s @{time.time():.0f}")  # it woke up when it was saved
+                pi.shell(f"date -u -s @{time.time():.0f}", user="root")  # it woke up when it was saved
         except BaseException:
             pi.close()
             raise
@@ -184,21 +184,19 @@ class VirtualPi:
             time.sleep(0.05)
         raise DeviceError(f"the virtual machine in {self.folder} has no SSH server after {timeout_s:g} s")
 
-    def connect(self, timeout_s: float = 60.0) -> SshTransport:
-        """A connection for programs, with the host key that the image was made with; close it."""
+    def connect(self, timeout_s: float = 60.0, user: str = user) -> SshTransport:
+        """A connection for programs as `user`, with the host key that the image was made with; close it."""
         from edgekd.device.ssh import SshOptions, SshTransport
 
         pinned = self.folder / "known_hosts"
         pinned.write_text(self.known_hosts_line, "utf-8")
-        options = SshOptions(
-            self.host, self.user, self.port, self.key, known_hosts=(pinned,), timeout_s=timeout_s
-        )
+        options = SshOptions(self.host, user, self.port, self.key, known_hosts=(pinned,), timeout_s=timeout_s)
         return SshTransport(options)
 
-    def shell(self, line: str, timeout_s: float = 120.0) -> str:
-        """What a line of shell prints there; DeviceError with its complaint when it fails."""
+    def shell(self, line: str, timeout_s: float = 120.0, user: str = user) -> str:
+        """What a line of shell prints there as `user`; DeviceError with its complaint when it fails."""
         output = b""
-        with self.connect() as transport:
+        with self.connect(user=user) as transport:
             conversation = transport.start(["sh", "-c", line])
             while data := conversation.receive(timeout_s):
                 output += data
