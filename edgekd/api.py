@@ -214,6 +214,16 @@ def check(request: Request, start: Path | None = None) -> dict[str, Any]:
     return check_model(request, [request.target] if request.target else list(targets(start).values()))
 
 
+def plan(request: Request, out: Path | None = None) -> dict[str, Any]:
+    """The memory plan of the request's model on its microcontroller (edgekd.pipeline.planning.plan_model).
+
+    out: where the picture goes (SVG). Nothing is trained, compiled or run.
+    """
+    from edgekd.pipeline import planning
+
+    return planning.drawn(planning.plan_model(request), out)
+
+
 def compress_to_fit(
     request: Request,
     max_flash: int | None = None,
@@ -462,21 +472,6 @@ def _model_file(path: Path) -> ModelFile:
 
     form = "qdq" if is_qdq(path.read_bytes(), path.name) else "float"
     return ModelFile(path, form, sha256_file(path))
-
-
-def simulate_rollouts(
-    words: Mapping[str, str | bool], out: Path | None = None, *, progress: Progress = silent
-) -> dict[str, Any]:
-    """What rollouts under the shipped gate would cost a simulated fleet; `out`: where the picture goes (SVG).
-
-    words: option texts (`devices`, `tolerated`, `rates`, ...: fleet/question.py). Raises ConfigError.
-    """
-    from edgekd.fleet.question import answer, picture, question
-
-    found = answer(question(words), progress)
-    if out is not None:
-        out.write_text(picture(found), "utf-8")
-    return found
 
 
 def provision(

@@ -10,7 +10,7 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from edgekd.api_fleet import Ask, fleet_folder, need_packages, open_fleet
 from edgekd.device.inventory import FILE, load_inventory
 from edgekd.errors import RolloutError
+from edgekd.progress import Progress, silent
 
 if TYPE_CHECKING:
     from edgekd.fleet.log import EventLog
@@ -229,3 +230,18 @@ def events(where: Place, name: str) -> list[dict[str, Any]]:
 
     log = where.log()
     return [asdict(event) for event in log.events(open_rollout(log, name))]
+
+
+def simulate_rollouts(
+    words: Mapping[str, str | bool], out: Path | None = None, *, progress: Progress = silent
+) -> dict[str, Any]:
+    """What rollouts under the shipped gate would cost a simulated fleet; `out`: where the picture goes (SVG).
+
+    words: option texts (`devices`, `tolerated`, `rates`, ...: fleet/question.py). Raises ConfigError.
+    """
+    from edgekd.fleet.question import answer, picture, question
+
+    found = answer(question(words), progress)
+    if out is not None:
+        out.write_text(picture(found), "utf-8")
+    return found

@@ -107,6 +107,9 @@ BAD = [
     (("check", "--model", "gone.tflite"), 3, "gone.tflite: no such file"),
     (("check", "--model", "cut.tflite", "--target", "mcu-sim"), 3, "cut.tflite"),
     (("check", "--model", "cut.tflite", "--compiler", "tcc"), 2, "compiler 'tcc' does not exist"),
+    (("plan", "--model", "cut.tflite"), 3, "cut.tflite"),
+    (("plan", "--model", "cut.tflite", "--target", "rpi4"), 2, "target rpi4 is of kind 'linux'"),
+    (("plan",), 2, "recipe digits has no int8 model in the store yet"),
     (("check", "--target", "mcu-sim"), 2, "recipe digits has no int8 model in the store yet"),
     (("check", "--model", "cut.tflite", "--target", "rpi4"), 2, "target rpi4 is of kind 'linux'"),
 ]

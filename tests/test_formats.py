@@ -26,6 +26,7 @@ def test_the_bench_records_keys() -> None:
     assert described("Bench record (schema 1)") == {
         *record.KEYS,
         *record.OF_AUTOENCODERS,
+        *record.OF_CORES,
         *record.OF_DEVICES,
     }
     assert record.SCHEMA == 1

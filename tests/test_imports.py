@@ -45,7 +45,7 @@ ALLOWED = {
     " qgraph quantize recipe resources search shared signal store target",
     "api": "declaration errors fleet pipeline progress qgraph recipe resources shared store target",
     "api_fleet": "api declaration device errors fleet progress store",
-    "api_rollouts": "api_fleet device errors fleet",
+    "api_rollouts": "api_fleet device errors fleet progress",
     "cli": "api api_fleet api_rollouts declaration doctor errors report",
 }
 

@@ -30,14 +30,14 @@ QUESTION = (
 @command(*QUESTION, "out", "json", group="fleet")
 def sim(**given: Any) -> None:
     """Simulate rollouts under the shipped gate: how many devices would a bad release cost?"""
-    from edgekd import api
+    from edgekd import api_rollouts
     from edgekd.report.rollouts import show_simulation
     from edgekd.report.screen import ProgressView
 
     out = given.pop("out")
     as_json = given.pop("json")
     with ProgressView() as view:
-        found = api.simulate_rollouts(given, Path(out) if out else None, progress=view)
+        found = api_rollouts.simulate_rollouts(given, Path(out) if out else None, progress=view)
     print_json(found) if as_json else show_simulation(found)
 
 

@@ -45,6 +45,8 @@ KEYS = (
 
 # Keys of a model that gives its input again: there only where an area under the ROC curve was measured.
 OF_AUTOENCODERS = ("auc", "auc_float")
+# Keys of generated C on a microcontroller: there only on such records.
+OF_CORES = ("memory_plan",)
 # Keys of what ran on a Linux device: there only on its records, None for what was not measured.
 OF_DEVICES = (
     "variant",
@@ -61,10 +63,10 @@ OF_DEVICES = (
 
 def new_record(**known: Any) -> dict[str, Any]:
     """A record with every key; those not given are None. Raises ArtifactError for a key of no meaning."""
-    unknown = sorted(set(known) - {*KEYS, *OF_AUTOENCODERS, *OF_DEVICES})
+    unknown = sorted(set(known) - {*KEYS, *OF_AUTOENCODERS, *OF_CORES, *OF_DEVICES})
     if unknown:
         raise ArtifactError(f"bench record: unknown key {unknown[0]}")
-    further = {key: known[key] for key in OF_AUTOENCODERS if key in known}
+    further = {key: known[key] for key in (*OF_AUTOENCODERS, *OF_CORES) if key in known}
     if not known.keys().isdisjoint(OF_DEVICES):
         further |= {key: known.get(key) for key in OF_DEVICES}
     return {key: known.get(key) for key in KEYS} | further | {"schema": SCHEMA}

@@ -54,7 +54,11 @@ def bench_emulated(job: Job, engine: str, identity: dict[str, Any]) -> dict[str,
             progress=request.progress,
         )
     record = new_record(
-        **pieces, **identity, **_accuracy(job, samples, outputs, graph), samples=len(inputs[0])
+        **pieces,
+        **identity,
+        **_accuracy(job, samples, outputs, graph),
+        samples=len(inputs[0]),
+        memory_plan=_memory_plan(job),
     )
     write_atomically(job.out / "record.json", (json.dumps(record, indent=1) + "\n").encode())
     with (job.out / "outputs.bin").open("wb") as file:
@@ -62,6 +66,12 @@ def bench_emulated(job: Job, engine: str, identity: dict[str, Any]) -> dict[str,
             file.write(np.ascontiguousarray(output).tobytes())
     shown = ("accuracy", *OF_AUTOENCODERS, "samples", "bit_exact", "estimated_latency_us")
     return {key: record[key] for key in shown if key in record}
+
+
+def _memory_plan(job: Job) -> dict[str, Any]:
+    """The plan of the export without its steps and blocks: the artifact of `export` has those."""
+    plan: dict[str, Any] = json.loads((job.path("export") / "plan.json").read_text("utf-8"))
+    return {key: value for key, value in plan.items() if key not in ("model", "steps", "blocks")}
 
 
 def _accuracy(job: Job, samples: Samples | None, outputs: list[Any], graph: Any) -> dict[str, Any]:

@@ -118,8 +118,11 @@ def _export_linux(job: Job) -> dict[str, Any]:
 
 
 def _export_mcu(job: Job) -> dict[str, Any]:
-    """`c/`: generated C; `tflm/`: the model, its array, its op resolver and the arena that TFLM needs."""
+    """`c/`: generated C; `plan.json`, `plan.svg`: where its tensors lie; `tflm/`: the model, its array, its
+    op resolver and the arena that TFLM needs."""
     from edgekd.export import tflm
+    from edgekd.mcu.plan_answer import tell
+    from edgekd.mcu.plan_picture import plan_svg
     from edgekd.pipeline import libraries
     from edgekd.qgraph.edges import strip_float_edges
     from edgekd.qgraph.tflite_writer import write_tflite
@@ -133,6 +136,8 @@ def _export_mcu(job: Job) -> dict[str, Any]:
     arena = asdict(tflm.arena(graph, tflite))
     texts = {f"c/{name}": text for name, text in generated.files.items()}
     texts |= {f"tflm/{name}": text for name, text in tflm.model_array(tflite, graph.name).items()}
+    where = tell(generated)
+    texts |= {"plan.json": json.dumps(where, indent=1) + "\n", "plan.svg": plan_svg(where)}
     texts["tflm/op_resolver.h"] = tflm.op_resolver(graph)
     texts["tflm/arena.json"] = json.dumps(arena, indent=1) + "\n"
     for name, text in texts.items():

@@ -136,7 +136,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "export",
-            version=15,
+            version=16,
             inputs=shipping.export_inputs,
             params=shipping.export_params,
             run=shipping.run_export,
@@ -152,7 +152,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "bench",
-            version=5,
+            version=6,
             inputs=benching.bench_inputs,
             params=benching.bench_params,
             run=benching.run_bench,

@@ -73,6 +73,11 @@ def show_record(record: Mapping[str, Any]) -> None:
         show_table(
             "Instructions by layer (one inference, mean of the counted)", columns, rows, right=(3, 4, 5, 6, 7)
         )
+    plan = record.get("memory_plan")
+    if plan:
+        print()
+        for sentence in (plan["words"], *plan["advice"]):
+            print(f"memory: {sentence}")
 
 
 def show_layers(layers: Sequence[Mapping[str, Any]]) -> None:
