@@ -323,12 +323,13 @@ def enrol(
     models: tuple[str, ...] = (),
     url: str = "",
     restart: tuple[str, ...] = (),
+    report_url: str = "",
     again: bool = False,
 ) -> dict[str, Any]:
     """Put the agent on devices and keep their public keys; a row each, "counts" and "exit_code"."""
     from edgekd.fleet import driving
 
-    terms = driving.Terms(hardware, models, url, restart=restart)
+    terms = driving.Terms(hardware, models, url, restart=restart, report_url=report_url)
     now = datetime.now(UTC)
     return driving.enrol(asked.hosts, asked.way, terms, asked.folder, now, tell, again=again)
 

@@ -100,6 +100,10 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "offline": (False, "all that expires, with the offline keys, too"),
     "models": ("", "models that a device runs, a comma between them (default: the inventory's)"),
     "url": ("", "the static host that devices ask (default: none, they are pushed to)"),
+    "report_url": (
+        "",
+        "where devices put their signed reports: http(s) for PUT, or file:/// (default: nowhere)",
+    ),
     "restart": ("", "the program on the device that is told of a new release, {model} replaced"),
     "agent_root": ("", "where the agent lies on the device (default: edgekd-agent in the login's home)"),
     "where": ("", "which devices: KEY=PATTERN or KEY!=PATTERN, a comma between several"),

@@ -64,7 +64,7 @@ def _why(row: dict[str, Any]) -> str:
     return "; ".join([row["refused"]["message"]] if row.get("refused") else reasons)
 
 
-@command(*REACH, "hardware", "models", "url", "restart", "again", "json", group="fleet")
+@command(*REACH, "hardware", "models", "url", "report_url", "restart", "again", "json", group="fleet")
 def enrol(**given: Any) -> None:
     """Put the agent on devices, and keep the public key that each makes."""
     _run(
@@ -73,6 +73,7 @@ def enrol(**given: Any) -> None:
         hardware=given["hardware"],
         models=_words(given["models"]),
         url=given["url"],
+        report_url=given["report_url"],
         restart=tuple(given["restart"].split()),
         again=given["again"],
     )

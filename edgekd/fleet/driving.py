@@ -79,7 +79,7 @@ def _row(outcome: Outcome[dict[str, Any]]) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Terms:
     """What a device is enrolled with; empty: what the inventory says. url: of the static host, "" for push
-    alone; restart: the program that is told of a new release."""
+    alone; restart: the program that is told of a new release; report_url: where it puts its reports."""
 
     hardware: str = ""
     models: tuple[str, ...] = ()
@@ -87,6 +87,7 @@ class Terms:
     clock: str = "synced"
     user: str = ""
     restart: tuple[str, ...] = ()
+    report_url: str = ""
 
 
 def settings_of(host: Host, terms: Terms) -> Config:
@@ -100,7 +101,16 @@ def settings_of(host: Host, terms: Terms) -> Config:
             formats.check_name(name)
     except formats.FormatError as error:
         raise ConfigError(f"{host.name}: {error}") from None
-    return Config(host.name, hardware, models, terms.url, terms.clock, user=terms.user, restart=terms.restart)
+    return Config(
+        host.name,
+        hardware,
+        models,
+        terms.url,
+        terms.clock,
+        user=terms.user,
+        restart=terms.restart,
+        report_url=terms.report_url,
+    )
 
 
 def enrol(

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from edgekd.device.transport import LocalTransport
 from edgekd.errors import DeviceError, VerifyError
-from edgekd.fleet.agent import config, ledger, machine, receive, slots, watch
+from edgekd.fleet.agent import config, deliver, ledger, machine, receive, slots, watch
 from edgekd.fleet.agent.clock import AHEAD_S, BUILT_AT_S, Now
 from edgekd.fleet.agent.config import Config
 from edgekd.fleet.agent.ledger import Account, Ledger
@@ -66,8 +67,6 @@ def install(device: TestDevice, capsys: pytest.CaptureFixture[str]) -> tuple[int
 def forget_the_last_time(device: TestDevice) -> None:
     """Let the device install again at once: its last installation was long ago."""
     path = device.root / "models" / MODEL / "state.json"
-    from dataclasses import replace
-
     from edgekd.fleet.agent import state
 
     path.write_bytes(state.dump(replace(state.parse(path.read_bytes()), installed_at_s=0)))
@@ -134,6 +133,7 @@ def test_bad_calls_are_one_sentence(
         'device = "pi"\nhardware = "rpi4"\nmodels = "a"',
         'device = "pi"\nhardware = "rpi4"\nmodels = ["a"]\nurl = "ftp://x"',
         'device = "pi"\nhardware = "rpi4"\nmodels = ["a"]\nclock = "sundial"',
+        'device = "pi"\nhardware = "rpi4"\nmodels = ["a"]\nreport_url = "file:relative"',
         'device = "pi"\nhardware = "rpi4"\nmodels = ["a"]\nmemory_bytes = -1',
     ],
 )
@@ -349,3 +349,43 @@ def test_a_plain_client_of_one_repository(fast_path: Path, fleet: Fleet, capsys:
         assert main(["tuf", *where, "refresh"]) == 1
     assert "malformed" in capsys.readouterr().err
     assert {path.stem for path in kept.glob("*.json")} == {*roles, f"model-{MODEL}"}
+
+
+# ---- reports that a device brings -----------------------------------------------------------------------
+
+
+def with_report_url(device: TestDevice, url: str) -> None:
+    settings = config.read(device.root)
+    (device.root / config.FILE).write_text(config.dump(replace(settings, report_url=url)))
+
+
+def test_a_device_puts_its_report_where_the_watcher_reads_it_and_only_news(
+    device: TestDevice, fast_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = run(device, capsys, "setup")[1]["key"]
+    box = fast_path / "box"
+    with_report_url(device, f"file://{box}")
+    code, _, said = install(device, capsys)
+    assert code == 0 and "the report was not taken" in said  # no such folder: it serves, and tries again
+    box.mkdir()
+    run(device, capsys, "status")
+    report, signature = ((box / f"pi-1.json{end}").read_bytes() for end in ("", ".sig"))
+    verify_report("pi-1", key, report, signature)
+    assert json.loads(report)["models"][MODEL]["release"] == 1
+    run(device, capsys, "status")
+    assert (box / "pi-1.json").read_bytes() == report  # nothing new
+    run(device, capsys, "install", "--metadata", str(device.fleet.host))
+    run(device, capsys, "revert")  # refused, and that is news
+    assert json.loads((box / "pi-1.json").read_bytes())["refused"]["reason"] == "not-found"
+    assert not list(box.glob("*.new"))
+
+
+def test_a_report_is_due_for_news_and_once_a_day() -> None:
+    model = dict.fromkeys(deliver.NEWS) | {"answered": 5}
+    told = {"models": {"m": model}, "refused": None, "at": NOW_S}
+    sent = deliver.news(told)
+    assert not deliver.is_due(told, sent, NOW_S - 100) and deliver.is_due(told, sent, NOW_S - DAY_S)
+    assert deliver.is_due(told, sent, NOW_S + 5) and deliver.is_due(told, "", 0)
+    other = told | {"models": {"m": model | {"phase": "reverted"}}}
+    assert deliver.news(other) != sent
+    assert deliver.news(told | {"models": {"m": model | {"answered": 6}}}) == sent

@@ -26,7 +26,7 @@ class Config:
     clock: "synced" waits until a time service has set it, "system" takes it as it is (air-gapped devices).
     user: whom trials run as ("" for whoever runs the agent; another one only as root); restart: the program
     that is told of a new `current`, `{model}` replaced; memory_bytes, processes, file_bytes: limits of a
-    trial; python: what a trial runs with.
+    trial; python: what a trial runs with; report_url: where the signed report is put, "" for nowhere.
     """
 
     device: str
@@ -41,6 +41,7 @@ class Config:
     processes: int = 64
     file_bytes: int = 1 << 20
     python: str = ""
+    report_url: str = ""
 
 
 def read(root: Path) -> Config:
@@ -85,6 +86,8 @@ def _checked(config: Config, path: Path) -> Config:
             raise _bad(path, f"{each!r} is no name: use lower case letters, digits, '_', '.' and '-'")
     if config.url and not config.url.startswith(("http://", "https://")):
         raise _bad(path, f"url is {config.url!r}; it must begin with http:// or https://")
+    if config.report_url and not config.report_url.startswith(("http://", "https://", "file:///")):
+        raise _bad(path, f"report_url is {config.report_url!r}; it must be http://, https:// or file:///")
     if config.clock not in CLOCKS:
         raise _bad(path, f"clock is {config.clock!r}; it must be one of {', '.join(CLOCKS)}")
     return config

@@ -24,7 +24,7 @@ from typing import Any
 
 from edgekd.errors import EdgekdError
 from edgekd.fleet import formats
-from edgekd.fleet.agent import config, ledger, machine, report, slots, units, watch
+from edgekd.fleet.agent import config, deliver, ledger, machine, report, slots, units, watch
 from edgekd.fleet.agent.clock import SystemClock
 from edgekd.fleet.agent.installer import Installer
 from edgekd.fleet.agent.refusals import Refused
@@ -79,12 +79,33 @@ class Agent:
         now_s = self.clock.now().system_s
         network = {"received_bytes": found.received_bytes, "requests": found.requests}
         told = report.compose(
-            self.config, now_s, memory.sequence, models, found.versions, found.refused, network
+            self.config,
+            now_s,
+            memory.sequence,
+            models,
+            found.versions,
+            found.refused,
+            network,
+            peak_rss_bytes(),
         )
         with contextlib.suppress(OSError):  # a disk that is full or read-only: the report is printed anyway
             write_memory(self.visit.disk, memory)
             report.sign(self.root, told)
+            self.deliver(told)
         return told
+
+    def deliver(self, told: dict[str, Any]) -> None:
+        """Put the report where the watcher reads it, if there is such a place and something to say."""
+        memory, url = self.visit.memory, self.config.report_url
+        if not url or not deliver.is_due(told, memory.sent, memory.sent_at_s):
+            return
+        try:
+            deliver.deliver(self.root, self.config.device, url)
+        except deliver.Undelivered as error:
+            _say(f"{error}; the next visit tries again")
+        else:
+            memory.sent, memory.sent_at_s = deliver.news(told), told["at"]
+            write_memory(self.visit.disk, memory)
 
     def account(self, model: str) -> ledger.Account | None:
         """What the serving process counted."""
@@ -117,6 +138,13 @@ class Agent:
                 _say(f"{shlex.join(command)} ended with status {done.returncode}")
         except (OSError, subprocess.TimeoutExpired) as error:
             _say(f"{shlex.join(command)}: {error}")
+
+
+def peak_rss_bytes() -> int | None:
+    """The most memory that this process has had; None where the kernel does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
+    return None
 
 
 def poll(arguments: argparse.Namespace) -> dict[str, Any]:

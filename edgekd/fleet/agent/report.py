@@ -64,8 +64,9 @@ def compose(
     versions: dict[str, int],
     refused: Refused | None,
     network: dict[str, int],
+    peak_rss_bytes: int | None = None,
 ) -> dict[str, Any]:
-    """The whole report. sequence rises with each, so a replayed one is known."""
+    """The whole report. sequence rises with each, so a replayed one is known; peak_rss_bytes: the agent's."""
     return {
         "schema": SCHEMA,
         "device": config.device,
@@ -76,6 +77,7 @@ def compose(
         "metadata": versions,
         "refused": {"reason": refused.reason, "message": str(refused)} if refused else None,
         "network": network,
+        "peak_rss_bytes": peak_rss_bytes,
     }
 
 

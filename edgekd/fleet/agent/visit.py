@@ -55,13 +55,16 @@ class Hands:
 class Memory:
     """visit.json: what one visit leaves for the next. timestamp: SHA-256 of the last one that was acted on;
     settled: nothing was left to do then; seen_s: the newest signed time; root: the rollout's root version
-    that it was signed under; sequence: of reports."""
+    that it was signed under; sequence: of reports; sent, sent_at_s: the news of the
+    last delivered one, and when."""
 
     timestamp: str = ""
     settled: bool = False
     seen_s: int = 0
     root: int = 0
     sequence: int = 0
+    sent: str = ""
+    sent_at_s: int = 0
 
 
 @dataclass
@@ -342,7 +345,7 @@ def read_memory(disk: Disk) -> Memory:
     """visit.json; a fresh one where it is absent or damaged: then everything is asked for anew."""
     try:
         value = json.loads(disk.read(VISIT))
-        return Memory(**{name: value[name] for name in Memory.__dataclass_fields__})
+        return Memory(**{name: value[name] for name in Memory.__dataclass_fields__ if name in value})
     except (OSError, ValueError, KeyError, TypeError):
         return Memory()
 
