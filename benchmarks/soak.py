@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.soaks.agreement import agreement
 from benchmarks.soaks.device_faults import device_faults
 from benchmarks.soaks.fleet_cuts import fleet_cuts
+from benchmarks.soaks.fleet_field import fleet_field
 from benchmarks.soaks.graphs import graphs, histogram
 from benchmarks.soaks.mutations import mutations
 from benchmarks.soaks.pi_faults import pi_faults
@@ -33,6 +34,7 @@ SOAKS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {
     "fleet-cuts": (fleet_cuts, 1_000_000),
     "device-faults": (device_faults, 20),
     "graphs": (graphs, 1000),
+    "fleet-field": (fleet_field, 1),
     "fleet-gate": (rollouts, 1000),
     "mutations": (mutations, 200_000),
     "pi-faults": (pi_faults, 20),
@@ -72,7 +74,7 @@ def main(arguments: list[str]) -> int:
         parser.error(f"--minutes is for the soaks {' and '.join(IN_MINUTES)}; leave it out")
     result = work(chosen.seed, count, **({"minutes": chosen.minutes} if chosen.minutes else {}))
     counts = result.get("counts", {})
-    count = counts.get("files", counts.get("cuts", count))  # what ran
+    count = counts.get("files", counts.get("cuts", counts.get("rollouts", count)))  # what ran
     record = {
         "soak": chosen.name,
         "seed": chosen.seed,

@@ -224,6 +224,16 @@ def rollouts(where: Place) -> list[dict[str, Any]]:
     return [status(Follower(log, name).rollout) for name, _ in log.names()]
 
 
+def evidence(where: Place, name: str) -> dict[str, Any]:
+    """A rollout's evidence in words, as figures, and as an SVG (`picture`): see fleet/evidence.py."""
+    from edgekd.fleet import evidence as told
+    from edgekd.fleet.log import Follower
+
+    log = where.log()
+    found = told.evidence(Follower(log, name or open_rollout(log)).rollout)
+    return found | {"picture": told.picture(found)}
+
+
 def events(where: Place, name: str) -> list[dict[str, Any]]:
     """The audit log of a rollout: who did what, when, and why."""
     from dataclasses import asdict

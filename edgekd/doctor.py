@@ -108,6 +108,8 @@ TOOLS: tuple[Tool, ...] = (
          programs=("ssh-keygen",)),
     Tool("postgres", "a rollout database that several operators share", _APT.format("postgresql"),
          programs=("postgres",)),
+    Tool("nginx", "tests of devices that pull from a static host", _APT.format("nginx-light"),
+         programs=("nginx",)),
     Tool("git", "the commit in a bench record", _APT.format("git"), programs=("git",)),
 )  # fmt: skip
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,22 +104,55 @@ def start(**given: Any) -> None:
     advise(f"invoke fleet.watch --rollout {made.plan.rollout}")
 
 
-@command(*WHERE, "rollout", "every", "once", *REACH, "json", group="fleet")
+@command(*WHERE, "rollout", "every", "once", *REACH, "out", "json", group="fleet")
 def watch(**given: Any) -> None:
-    """Collect reports, widen on evidence, stop on losses, until the end; --to pushes over SSH, too."""
-    from edgekd import api_rollouts
-    from edgekd.report.rollouts import show_look
+    """Collect reports, widen on evidence, stop on losses, until the end; --to pushes over SSH, too.
 
-    found = api_rollouts.watch(
-        _place(given),
-        given["rollout"],
-        ask,
-        once=given["once"],
-        every_s=float(number(given["every"], "every") or 30),
-        push=_push(given) if given["to"] else list,
-        tell=lambda status, events: show_look(status, events, sys.stderr, time.strftime("%H:%M:%S")),
-    )
+    --out keeps a picture of the evidence up to date.
+    """
+    from edgekd import api_rollouts
+    from edgekd.report.rollout_view import RolloutView
+
+    where = _place(given)
+    with RolloutView() as view:
+
+        def tell(status: dict[str, Any], events: list[Any]) -> None:
+            view(status, events)
+            if given["out"]:
+                _draw(given, api_rollouts.evidence(where, status["rollout"]))
+
+        found = api_rollouts.watch(
+            where,
+            given["rollout"],
+            ask,
+            once=given["once"],
+            every_s=float(number(given["every"], "every") or 30),
+            push=_push(given) if given["to"] else list,
+            tell=tell,
+        )
     _show(given, found)
+
+
+@command(*WHERE, "rollout", "out", "json", group="fleet")
+def evidence(**given: Any) -> None:
+    """What speaks against a release so far, in words and figures; --out FILE.svg draws it."""
+    from edgekd import api_rollouts
+    from edgekd.report.rollouts import show_evidence
+
+    found = api_rollouts.evidence(_place(given), given["rollout"])
+    if given["out"]:
+        _draw(given, found)
+    found.pop("picture")
+    print_json(found) if given["json"] else show_evidence(found)
+
+
+def _draw(given: dict[str, Any], found: dict[str, Any]) -> None:
+    try:
+        Path(given["out"]).write_text(found["picture"], "utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{given['out']}: cannot be written ({error.strerror}); name another --out"
+        ) from None
 
 
 def _push(given: dict[str, Any]) -> Callable[[], list[dict[str, Any]]]:

@@ -27,6 +27,7 @@ from edgekd.fleet.watch import Report
 
 REPORT, SIGNATURE = ".json", ".json.sig"
 MOST_REPORT_BYTES = 1 << 20
+ILL = ("crashes", "errors")  # how a state's reason begins where a confirmed release was unwell
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def reported(plan: Plan, attempt: int, reports: Iterable[dict[str, Any]]) -> Ite
     """What devices' reports say of a rollout; those that say nothing of it yet are left out.
 
     Confirmed: the release is the one that the device confirmed and runs. Failed: it is in quarantine for this
-    rollout at this attempt. Began: it is on its way there.
+    rollout at this attempt. Began: it is on its way there. Else it is on the release before, well or unwell.
     """
     for report in reports:
         said = report["models"].get(plan.model)
@@ -227,6 +228,8 @@ def reported(plan: Plan, attempt: int, reports: Iterable[dict[str, Any]]) -> Ite
             yield Report(device, "confirmed", at_s)
         elif said["candidate"]:
             yield Report(device, "began", at_s)
+        else:
+            yield Report(device, "unwell" if str(said["reason"]).startswith(ILL) else "well", at_s)
 
 
 def _is_ours(entry: dict[str, Any], plan: Plan, attempt: int) -> bool:

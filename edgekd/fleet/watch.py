@@ -15,12 +15,14 @@ from edgekd.fleet.gate import Outcome
 from edgekd.fleet.log import EventLog, Follower
 from edgekd.fleet.rollout import ENDED, Event, Rollout
 
-Word = Literal["began", "confirmed", "failed"]
+Word = Literal["began", "confirmed", "failed", "well", "unwell"]
+CONTROLS = 1000  # the last of a rollout's devices, as long as they are on the old release
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one device says of a rollout: that it began, confirmed the release, or failed on it.
+    """What one device says of a rollout: that it began, confirmed the release, or failed on it; or, of the
+    release before, that it is well or unwell.
 
     Verified before it comes here: signature, device, rollout, and that it is not older than the last one.
     """
@@ -103,7 +105,7 @@ def answers(state: Rollout, reports: Iterable[Report], now_s: float) -> list[Eve
     began: dict[str, None] = {}
     ends: dict[str, Report] = {}
     for report in sorted(reports, key=lambda report: report.at_s):
-        if report.device not in ours:
+        if report.device not in ours or report.word in ("well", "unwell"):
             continue
         if state.ledger.outcome(report.device) is None:
             began.setdefault(report.device)
@@ -122,4 +124,22 @@ def answers(state: Rollout, reports: Iterable[Report], now_s: float) -> list[Eve
             why = "; ".join(dict.fromkeys(report.why for report in fresh if report.why))[:500]
             devices = tuple(report.device for report in fresh)
             events.append(Event("answered", now_s, devices=devices, outcome=outcome, why=why))
-    return events
+    return events + controls(state, reports, now_s)
+
+
+def controls(state: Rollout, reports: Iterable[Report], now_s: float) -> list[Event]:
+    """What the devices on the release before say: who is well joins the control, who then falls ill fails in
+    it. Who was unwell before the rollout looked says nothing of the time since."""
+    well: dict[str, None] = {}
+    unwell: dict[str, None] = {}
+    last = frozenset(state.plan.devices[-CONTROLS:])
+    for report in reports:
+        known = state.control.outcome(report.device)
+        if report.device not in last or state.ledger.outcome(report.device) is not None:
+            continue
+        if report.word == "well" and known is None:
+            well.setdefault(report.device)
+        elif report.word == "unwell" and known == "confirmed":
+            unwell.setdefault(report.device)
+    found = [Event("control", now_s, devices=tuple(well), outcome="confirmed")] if well else []
+    return found + ([Event("control", now_s, devices=tuple(unwell), outcome="failed")] if unwell else [])

@@ -74,7 +74,7 @@ SHOWN = ("status", "why", "devices", "allowed", "admitted", "confirmed", "failed
 def show_rollout(found: Mapping[str, Any]) -> None:
     """How one rollout stands."""
     rows = [(name, found[name]) for name in SHOWN if found[name] not in ("", None)]
-    rows.append(("evidence", _evidence(found)))
+    rows.append(("evidence", evidence_of(found)))
     if found["lost_canaries"]:
         rows.append(("lost canaries", ", ".join(found["lost_canaries"])))
     if found.get("watched_by"):
@@ -84,7 +84,8 @@ def show_rollout(found: Mapping[str, Any]) -> None:
     show_table(title, ("what", "value"), rows)
 
 
-def _evidence(found: Mapping[str, Any]) -> str:
+def evidence_of(found: Mapping[str, Any]) -> str:
+    """The odds so far, and those that stop it."""
     return f"{found['evidence']:,.3g} : 1 of {found['evidence_to_stop']:,.0f} : 1 that stop it"
 
 
@@ -122,6 +123,15 @@ def show_events(found: Sequence[Mapping[str, Any]]) -> None:
     show_table(f"{len(rows)} events, UTC", ("when", "who", "what", "devices", "why"), rows, right=(3,))
 
 
+def show_evidence(found: Mapping[str, Any]) -> None:
+    """A row a failure, in order of admission."""
+    rows = [(f"{devices:,}", f"{odds:,.3g} : 1") for devices, odds in found["path"]]
+    title = f"{found['rollout']}, {found['status']}: {found['words']}"
+    show_table(title, ("failure at device", "evidence"), rows, right=(0, 1))
+    if found["why"]:
+        print(found["why"])
+
+
 def show_look(status: Mapping[str, Any], events: Sequence[Any], stream: TextIO, now: str) -> None:
     """One look of a watcher, in a line; a line more for each decision."""
     if status["watched_by"]:
@@ -133,6 +143,6 @@ def show_look(status: Mapping[str, Any], events: Sequence[Any], stream: TextIO, 
     print(
         f"{now} {status['status']}: {status['confirmed']} confirmed, {status['failed']} failed,"
         f" {status['silent']} silent, {status['waiting']} waiting, {status['allowed']} of"
-        f" {status['devices']} may take part; evidence {_evidence(status)}",
+        f" {status['devices']} may take part; evidence {evidence_of(status)}",
         file=stream,
     )

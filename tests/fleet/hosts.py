@@ -44,7 +44,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.server.everything is not None:
             return self._answer(200, self.server.everything)
         file = self.server.folder / path
-        if ".." in path or not file.is_file():
+        if ".." in path.split("/") or not file.is_file():
             return self._answer(404, b"")
         data = self.server.change(path, file.read_bytes())
         offset = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").rstrip("-"))
