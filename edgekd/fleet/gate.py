@@ -171,7 +171,8 @@ class Ledger:
 
     def path(self) -> list[tuple[int, float]]:
         """(devices admitted up to a failure, evidence there as odds), for the plot."""
-        return [(place + 1, math.exp(e)) for place, e in zip(self._failed, self._evidence, strict=True)]
+        pairs = zip(self._failed, self._evidence, strict=True)
+        return [(place + 1, math.exp(min(700.0, e))) for place, e in pairs]
 
 
 @dataclass(frozen=True)

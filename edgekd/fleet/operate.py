@@ -229,7 +229,8 @@ def reported(plan: Plan, attempt: int, reports: Iterable[dict[str, Any]]) -> Ite
         elif said["candidate"]:
             yield Report(device, "began", at_s)
         else:
-            yield Report(device, "unwell" if str(said["reason"]).startswith(ILL) else "well", at_s)
+            is_ill = str(said.get("reason", "")).startswith(ILL)
+            yield Report(device, "unwell" if is_ill else "well", at_s)
 
 
 def _is_ours(entry: dict[str, Any], plan: Plan, attempt: int) -> bool:

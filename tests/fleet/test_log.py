@@ -307,3 +307,23 @@ def test_reports_become_as_few_events_as_can_be(url: str) -> None:
     for event in events:
         state.apply(event)
     assert answers(state, reports, 10.0) == []
+
+
+def test_devices_on_the_release_before_are_the_control(url: str) -> None:
+    """Who is well joins it, who then falls ill fails in it; who was ill before says nothing."""
+    log, host = started(url)
+    state = watcher(log, host).rollout
+    one, two, three = state.plan.devices[-3:]
+    first = answers(
+        state, [Report(one, "well", 1.0), Report(two, "well", 1.0), Report(three, "unwell", 1.0)], 2.0
+    )
+    assert first == [Event("control", 2.0, devices=(one, two), outcome="confirmed")]
+    log.append("digits-2", 1, first)
+    mine = watcher(log, host)
+    reports = [Report(one, "unwell", 3.0), Report(two, "well", 3.0), Report(three, "unwell", 3.0)]
+    second = answers(mine.rollout, reports, 4.0)
+    assert second == [Event("control", 4.0, devices=(one,), outcome="failed")]
+    state = replay(log.plan("digits-2"), [*log.events("digits-2"), *second])
+    assert (state.control.admitted, state.control.failed) == (2, 1)
+    state.apply(Event("admitted", 5.0, devices=(two,)))
+    assert answers(state, [Report(two, "unwell", 6.0), Report("stranger", "well", 6.0)], 6.0) == []

@@ -238,8 +238,9 @@ def test_what_a_report_says_of_a_rollout(scene: Scene) -> None:
         return [each.word for each in reported(plan, 2, [report])]
 
     bad = {"release": 2, "rollout": plan.rollout, "attempt": 2, "reason": "leaks"}
-    assert word() == [] and word(release=2) == ["confirmed"] and word(candidate="ab") == ["began"]
-    assert word(quarantined=[bad]) == ["failed"] and word(quarantined=[bad | {"attempt": 1}]) == []
+    assert word() == ["well"] and word(reason="crashes, and nothing to go back to") == ["unwell"]
+    assert word(release=2) == ["confirmed"] and word(candidate="ab") == ["began"]
+    assert word(quarantined=[bad]) == ["failed"] and word(quarantined=[bad | {"attempt": 1}]) == ["well"]
     assert word(quarantined=[bad | {"rollout": "another"}], release=2) == ["confirmed"]
     assert list(reported(plan, 1, [{"device": "pi-0", "at": 5, "models": {}}])) == []
 
