@@ -221,18 +221,33 @@ def trial(device: Device, name: str, rng: np.random.Generator) -> list[str]:
 
 
 def current_whole(root: Path) -> str:
-    """The current release's name, or what is wrong with it."""
+    """The current release's name, or what is wrong with it.
+
+    An agent whose deployer was killed may be at work still: what it replaces meanwhile is looked at again.
+    """
+    while True:
+        try:
+            release = os.readlink(root / "current").removeprefix("releases/")
+        except OSError as error:
+            return f"nothing current: {error}"
+        wrong = what_is_wrong(root / "releases" / release)
+        with contextlib.suppress(OSError):
+            if os.readlink(root / "current").removeprefix("releases/") == release:
+                return wrong or release
+
+
+def what_is_wrong(release: Path) -> str:
+    """In words, where a release's files are not what its name and manifest say; else empty."""
     try:
-        release = os.readlink(root / "current").removeprefix("releases/")
-        text = (root / "releases" / release / "release.json").read_bytes()  # `current` may move meanwhile
-        if hashlib.sha256(text).hexdigest()[:12] != release[-12:]:
-            return f"{release} with another manifest"
+        text = (release / "release.json").read_bytes()
+        if hashlib.sha256(text).hexdigest()[:12] != release.name[-12:]:
+            return f"{release.name} with another manifest"
         for name, entry in json.loads(text)["files"].items():
-            if hashlib.sha256((root / "current" / name).read_bytes()).hexdigest() != entry["sha256"]:
-                return f"{release} with another {name}"
+            if hashlib.sha256((release / name).read_bytes()).hexdigest() != entry["sha256"]:
+                return f"{release.name} with another {name}"
     except (OSError, ValueError) as error:
-        return f"nothing whole: {error}"
-    return release
+        return f"{release.name} not whole: {error}"
+    return ""
 
 
 @contextlib.contextmanager

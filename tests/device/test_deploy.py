@@ -308,9 +308,9 @@ def test_a_slow_link_is_given_up_at_the_deadline(
     tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deploy_module, "SLOWEST_BYTES_PER_S", 1 << 30)
-    transport = LocalTransport(tmp_path, sys.executable, timeout_s=0.3)
+    transport = LocalTransport(tmp_path, sys.executable, timeout_s=1.0)  # an agent starts within two of it
     with pytest.raises(LinkCutError, match="took more than"):
-        deploy(transport, bundle, "root", lambda *told: time.sleep(0.5), wait_s=0.1)
+        deploy(transport, bundle, "root", lambda *told: time.sleep(1.5), wait_s=0.1)
 
 
 def test_many_deploys_at_once_all_end_whole(tmp_path: Path, bundle: Path, next_bundle: Path) -> None:

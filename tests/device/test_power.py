@@ -1,9 +1,8 @@
-"""Power cut and reset button of a virtual Pi: what was synced is there afterwards, what was not may be gone."""
+"""Power cut and reset button of a virtual Pi: what was synced is there after it, what was not may be gone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -52,7 +51,7 @@ def test_a_power_cut_keeps_what_was_synced_and_loses_the_rest(pi: VirtualPi) -> 
     before = write(pi)
     pi.cut_power()
     assert not pi.is_running() and VirtualPi.attach(pi.folder) is None
-    with pytest.raises(DeviceError, match="ended|no SSH server"):
+    with pytest.raises(DeviceError, match=r"ended|no SSH server"):
         pi.wait_until_up(1)
     pi.power_on()
     boot, durable, careless = pi.shell(READ).split()

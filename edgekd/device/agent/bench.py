@@ -14,17 +14,18 @@ from .files import read_table, verify_files
 from .install import find_release
 from .machine import machine
 from .measure import ROUNDS, plan_runs, summary, take_turns, warm_up
-from .messages import AgentError, Ticker, emit
+from .messages import AUTO, AgentError, Ticker, emit
 from .runtime import adopt
 from .selection import COUNTED_RUNS, emulation, remember, remembered, sample_count, survey
 
 BUNDLE_SCHEMA = 2
-AUTO = "auto"
+EMULATED_MAX_S = 1.0  # of inferences timed: these times rank nothing
 
 
 def bench(arguments: argparse.Namespace) -> None:
     """Verify the release, choose a variant unless one is named, and measure it; emits one result."""
     directory, bundle, release = find_bundle(arguments)
+    arguments.max_seconds = seconds_of(arguments)
     selection, variant, threads = None, arguments.variant, arguments.threads or 1
     if variant == AUTO:
         selection = selection_of(directory, bundle, release, arguments)
@@ -40,8 +41,14 @@ def bench(arguments: argparse.Namespace) -> None:
 def choose_variant(arguments: argparse.Namespace) -> None:
     """Measure all variants anew and keep the choice; emits the selection."""
     directory, bundle, release = find_bundle(arguments)
-    arguments.again = True
+    arguments.again, arguments.max_seconds = True, seconds_of(arguments)
     emit("result", selection=selection_of(directory, bundle, release, arguments), machine=machine())
+
+
+def seconds_of(arguments: argparse.Namespace) -> float:
+    """How long inferences are timed: as asked, but briefly where times say nothing."""
+    asked_s = float(arguments.max_seconds)
+    return min(asked_s, EMULATED_MAX_S) if emulation(arguments) else asked_s
 
 
 def selection_of(

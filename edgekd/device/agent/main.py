@@ -5,29 +5,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import importlib
 import json
 import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from .back import logs, rollback
-from .bench import AUTO, bench, choose_variant
-from .facts import facts
-from .install import describe_root
-from .machine import machine
-from .messages import AgentError, emit
-from .model import run
-from .provision import provision
-from .receive import deploy
-from .serve import serve
-from .service import service
-from .worker import work
+from .messages import AUTO, AgentError, emit
 
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def status(arguments: argparse.Namespace) -> None:
     """Say what the directory holds and what this device is."""
+    from .install import describe_root
+    from .machine import machine
+
     root = Path(arguments.root)
     if not root.is_dir():
         raise AgentError("empty", f"{root} holds no release; deploy first")
@@ -44,20 +37,31 @@ def input_shape(root: Path) -> list[int] | None:
         return None
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "bench": bench,
-    "choose": choose_variant,
-    "deploy": deploy,
-    "facts": facts,
-    "logs": logs,
-    "provision": provision,
-    "rollback": rollback,
-    "run": run,
-    "serve": serve,
-    "service": service,
-    "status": status,
-    "worker": work,
+# Module and function of each command. Only what is asked for is imported: Python compiles the modules of
+# an archive anew in each process.
+COMMANDS = {
+    "bench": ("bench", "bench"),
+    "choose": ("bench", "choose_variant"),
+    "deploy": ("receive", "deploy"),
+    "facts": ("facts", "facts"),
+    "logs": ("back", "logs"),
+    "provision": ("provision", "provision"),
+    "rollback": ("back", "rollback"),
+    "run": ("model", "run"),
+    "serve": ("serve", "serve"),
+    "service": ("service", "service"),
+    "status": ("main", "status"),
+    "worker": ("worker", "work"),
 }
+
+
+def command_of(name: str) -> Callable[[argparse.Namespace], None]:
+    """The function of a command in COMMANDS."""
+    module, function = COMMANDS[name]
+    found: Callable[[argparse.Namespace], None] = getattr(
+        importlib.import_module(f".{module}", __package__), function
+    )
+    return found
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -93,7 +97,7 @@ def main(argv: list[str]) -> int:
     """Run one command; every failure is one error message and exit status 1."""
     try:
         arguments = parse(argv)
-        COMMANDS[arguments.command](arguments)
+        command_of(arguments.command)(arguments)
         return 0
     except AgentError as error:
         failure = error

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 MARK = "@@edgekd-agent-1 "
+AUTO = "auto"  # the variant that the device chooses
 
 
 class AgentError(Exception):

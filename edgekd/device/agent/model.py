@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from .arrays import Rows
-from .bench import AUTO, find_bundle
+from .bench import find_bundle
 from .engines import open_engine
-from .messages import AgentError, emit
+from .messages import AUTO, AgentError, emit
 from .scoring import compare_golden, squared_error, top1
 from .selection import preferred
 

@@ -19,7 +19,6 @@ from .files import sha256_file
 from .history import note, prune, read_history
 from .install import RELEASE_NAME, describe_root, install, locked
 from .messages import AgentError, emit
-from .service import settle
 
 CHUNK_BYTES = 1 << 16
 FILE_NAME = re.compile(r"(?:bundle/)?[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -99,7 +98,7 @@ def deploy(arguments: argparse.Namespace) -> None:
                 shutil.rmtree(other)
         here = survey(root, release, files)
         if stands(root, release, files, here):
-            serves = settle(root, release, request["owner"])
+            serves = service_of(root, release, request["owner"])
             emit("result", unchanged=True, release=release, removed=[], service=serves, **describe_root(root))
             return
         emit("state", **here)
@@ -111,9 +110,18 @@ def deploy(arguments: argparse.Namespace) -> None:
         receive(root / "incoming" / release, json.loads(line)["send"], source, stall_s)
         install(root, release, files, manifest_text)
         note(root, "deployed", release, request["owner"])
-        told: dict[str, Any] = {"service": settle(root, release, request["owner"])}
+        told: dict[str, Any] = {"service": service_of(root, release, request["owner"])}
         told["removed"] = prune(root, release, request["keep"])
         emit("result", unchanged=False, release=release, **told, **describe_root(root))
+
+
+def service_of(root: Path, release: str, owner: str) -> dict[str, Any] | None:
+    """What the service says of the release (service.settle); None, and nothing of it loaded, without one."""
+    if not (root / "service.json").is_file():
+        return None
+    from .service import settle
+
+    return settle(root, release, owner)
 
 
 def stands(root: Path, release: str, files: dict[str, Any], here: dict[str, Any]) -> bool:

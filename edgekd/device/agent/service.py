@@ -21,11 +21,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .bench import AUTO, find_bundle, selection_of
+from .bench import find_bundle, selection_of
 from .files import SCHEMA, write_whole
 from .history import go_back, note
 from .install import locked
-from .messages import MARK, AgentError, Ticker, emit
+from .messages import AUTO, MARK, AgentError, Ticker, emit
 from .units import Served, service_unit, socket_unit
 
 UNITS = Path("/etc/systemd/system")

@@ -9,14 +9,20 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from edgekd.device.virtual.image import ensure_image, locked
+from edgekd.device.virtual.image import Image, ensure_image, locked
 from edgekd.device.virtual.machine import VirtualPi
-from edgekd.device.virtual.snapshots import BOOTED, ensure_booted
+from edgekd.device.virtual.snapshots import ensure_booted
 from edgekd.errors import ConfigError, VerifyError
 from edgekd.progress import Progress, silent
 from edgekd.target import Target, Virtual
+
+
+class Snapshot(Protocol):
+    """Makes a snapshot of an image on a core unless it is there; returns its name."""
+
+    def __call__(self, image: Image, cpu: str, *, progress: Progress) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -40,13 +46,16 @@ def switch_on(
     release: str = "",
     cache: Path | None = None,
     port: int = 0,
+    snapshot: Snapshot = ensure_booted,
     progress: Progress = silent,
 ) -> VirtualPi:
-    """The target's machine, running: as it is, or new from the snapshot (image and snapshot are made first).
+    """The target's machine, running: as it is, or new from a snapshot (image and snapshot are made first).
 
     release: of Debian, in place of the profile's; cache: where images are kept; port: for its SSH, a free
-    one when 0. Raises ConfigError for a target that is no virtual one, VerifyError where the running machine
-    is of another release.
+    one when 0; snapshot: makes the one that a new machine continues.
+
+    Raises ConfigError for a target that is no virtual one, VerifyError where the running machine is of
+    another release.
     """
     virtual = virtual_of(target)
     folder = machine_folder(store, target)
@@ -60,8 +69,8 @@ def switch_on(
                 )
             return running
         image = ensure_image(release or virtual.release, cache, progress)
-        ensure_booted(image, virtual.cpu, progress)
-        pi = VirtualPi.start(image, folder, port=port, cpu=virtual.cpu, snapshot=BOOTED)
+        name = snapshot(image, virtual.cpu, progress=progress)
+        pi = VirtualPi.start(image, folder, port=port, cpu=virtual.cpu, snapshot=name)
         (folder / "known_hosts").write_text(pi.known_hosts_line, "utf-8")
     return pi
 

@@ -22,19 +22,22 @@ WARM_UP = (
 )
 
 
-def ensure_booted(image: Image, cpu: str, progress: Progress = silent) -> Path:
-    """The snapshot of the image just after its start, taken now unless it is there."""
+def ensure_booted(image: Image, cpu: str, progress: Progress = silent) -> str:
+    """The name of the snapshot of the image just after its start, taken now unless it is there."""
 
     def prepare(pi: VirtualPi) -> None:
         pi.shell(WARM_UP)
 
-    return ensure_snapshot(image, cpu, BOOTED, "", prepare, progress)
+    ensure_snapshot(image, cpu, BOOTED, "", prepare, progress)
+    return BOOTED
 
 
-def ensure_provisioned(image: Image, cpu: str, root: str = "edgekd", progress: Progress = silent) -> str:
+def ensure_provisioned(
+    image: Image, cpu: str, root: str = "edgekd", progress: Progress = silent, wheels: Path | None = None
+) -> str:
     """The name of a snapshot of a machine that was provisioned under `root`, taken now unless it is there.
 
-    It is named by the lock of wheels: another lock, another snapshot.
+    It is named by the lock of wheels: another lock, another snapshot. wheels: where fetched ones are kept.
     """
     from edgekd.device.provisioning.choose import LOCK
     from edgekd.device.provisioning.provision import provision
@@ -44,7 +47,7 @@ def ensure_provisioned(image: Image, cpu: str, root: str = "edgekd", progress: P
 
     def prepare(pi: VirtualPi) -> None:
         with pi.connect() as transport:
-            provision(transport, root, progress=progress)
+            provision(transport, root, cache=wheels, progress=progress)
 
     ensure_snapshot(image, cpu, name, BOOTED, prepare, progress)
     return name
