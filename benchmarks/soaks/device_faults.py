@@ -77,6 +77,13 @@ def at_share(share: float, act: Callable[[], None]) -> Any:
     return progress
 
 
+def ended(timer: threading.Timer) -> None:
+    """Wait for what a timer does; a deploy that ended before it came so far finds it done afterwards."""
+    if timer.ident is None:
+        timer.start()
+    timer.join()
+
+
 def cut_link(device: Device, rng: np.random.Generator) -> None:
     """The link ends after so many bytes, as when a cable is pulled and the peer's system says so."""
     _through_proxy(device, int(rng.integers(1, device.size_bytes)), "cut_after")
@@ -132,8 +139,10 @@ def _kill_later(device: Device, rng: np.random.Generator, act: Callable[[], None
     """Act at a random moment: a share of the upload, and up to 0.1 s later, when it may install already."""
     wait_s = float(rng.random()) * 0.1
     timer = threading.Timer(wait_s, act)
-    device.put(1 - device.turn, at_share(rng.random(), timer.start))
-    timer.join()
+    try:
+        device.put(1 - device.turn, at_share(rng.random(), timer.start))
+    finally:
+        ended(timer)
 
 
 def killed_deployer(device: Device, rng: np.random.Generator) -> None:

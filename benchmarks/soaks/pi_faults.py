@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.soaks.device_faults import at_share
+from benchmarks.soaks.device_faults import at_share, ended
 from edgekd.device.deploy import Release, deploy, make_release
 from edgekd.device.virtual.image import ensure_image
 from edgekd.device.virtual.machine import CPUS, VirtualPi
@@ -26,7 +26,7 @@ from edgekd.errors import EdgekdError
 from edgekd.progress import silent
 from tests.device.support import make_bundle
 
-PATIENT_S, STALL_S = 120.0, 10.0
+PATIENT_S, STALL_S = 120.0, 20.0
 AFTER_UPLOAD_S = 3.0  # checking, syncing and renaming take about so long there
 
 # Read there: the current release's name and whether its files are what its manifest says.
@@ -84,7 +84,7 @@ class Trials:
             self.put(1 - self.turn, at_share(min(share, 1.0), timer.start), STALL_S, 1.0)
         except EdgekdError:
             counts["stopped"] += 1
-        timer.join()
+        ended(timer)
         with contextlib.suppress(EdgekdError):
             mend(self.pi)
         names = [release.name for release in self.releases]
