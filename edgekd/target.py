@@ -6,13 +6,19 @@ profiles that ship with edgekd and those in the project's own `targets/`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from edgekd.declaration import check_name, find_named, load, setting
 from edgekd.errors import ConfigError
 
+REGION_ALIGNMENT_BYTES = 8
+_SECTION = re.compile(r"\.[A-Za-z_][A-Za-z0-9_.]*")
+WEIGHTS_SECTION = ".model_weights"
+_OWN_SECTIONS = (WEIGHTS_SECTION, ".vectors", ".text", ".rodata", ".stack", ".data", ".bss", ".noinit")
 VARIANTS = ("float", "int8", "litert", "native")  # the forms that a Linux bundle may hold a model in
 ARCHITECTURES = ("aarch64", "armv7", "x86_64")
 
@@ -27,14 +33,34 @@ class Core:
 
 
 @dataclass(frozen=True)
+class Region:
+    """A memory beside the first flash or RAM.
+
+    section: the linker's, that slow RAM is for; of external flash it is .model_weights, always.
+    wait_cycles: what an access costs beyond one to the first memory; it decides nothing but what is told.
+    """
+
+    origin: int = setting(minimum=0, maximum=0xFFFFFFFF)
+    size_bytes: int = setting(unit="bytes", minimum=1024)
+    section: str = setting("")
+    wait_cycles: int = setting(0, unit="cycles", minimum=0, maximum=1000)
+
+
+@dataclass(frozen=True)
 class Memory:
-    """The link map: where flash and RAM lie, and how large they are."""
+    """The link map: where flash and RAM lie, and how large they are.
+
+    slow_ram: RAM for the tensors that do not fit into the first one, the least used. external_flash: where
+    the weights lie, mapped like any memory.
+    """
 
     flash_bytes: int = setting(unit="bytes", minimum=4096)
     ram_bytes: int = setting(unit="bytes", minimum=1024)
     flash_origin: int = setting(0, minimum=0, maximum=0xFFFFFFFF)
     ram_origin: int = setting(0x2000_0000, minimum=0, maximum=0xFFFFFFFF)
     stack_bytes: int = setting(4096, unit="bytes", minimum=256)  # reserved by the linker script
+    slow_ram: Region | None = setting(None, later=True)
+    external_flash: Region | None = setting(None, later=True)
 
 
 @dataclass(frozen=True)
@@ -136,4 +162,51 @@ def load_target(name: str, directories: Sequence[Path]) -> Target:
     for table in needed:
         if getattr(target, table) is None:
             raise ConfigError(f"{path}: kind {target.kind!r} needs the table [{table}]; add it")
+    if target.memory is not None:
+        _hold_regions(path, target.memory)
     return target
+
+
+def _hold_regions(path: Path, memory: Memory) -> None:
+    """ConfigError for a region beside the first memories that is at no multiple of 8, or over another one."""
+    more = {"slow_ram": memory.slow_ram, "external_flash": memory.external_flash}
+    named = {name: region for name, region in more.items() if region is not None}
+    for name, region in named.items():
+        for key, value in (("origin", region.origin), ("size_bytes", region.size_bytes)):
+            if value % REGION_ALIGNMENT_BYTES:
+                raise ConfigError(
+                    f"{path}: memory.{name}.{key} is 0x{value:x}; it must be a multiple of "
+                    f"{REGION_ALIGNMENT_BYTES}, as tensors and weights are aligned"
+                )
+    _hold_sections(path, memory)
+    spans = {
+        "ram": (memory.ram_origin, memory.ram_bytes),
+        "flash": (memory.flash_origin, memory.flash_bytes),
+    }
+    if named:
+        spans |= {name: (region.origin, region.size_bytes) for name, region in named.items()}
+        _hold_apart(path, spans)
+
+
+def _hold_sections(path: Path, memory: Memory) -> None:
+    slow, external = memory.slow_ram, memory.external_flash
+    if slow and (not _SECTION.fullmatch(slow.section) or slow.section in _OWN_SECTIONS):
+        raise ConfigError(
+            f"{path}: memory.slow_ram.section is {slow.section!r}; it must be a linker section's name of "
+            "its own, such as '.slow_ram'"
+        )
+    if external and external.section not in ("", WEIGHTS_SECTION):
+        raise ConfigError(
+            f"{path}: memory.external_flash.section is {external.section!r}; the weights are in "
+            f"{WEIGHTS_SECTION!r}: leave it out"
+        )
+
+
+def _hold_apart(path: Path, spans: dict[str, tuple[int, int]]) -> None:
+    ordered = sorted(spans.items(), key=lambda item: item[1])
+    for (name, (origin, size_bytes)), (above, (start, _)) in pairwise(ordered):
+        if origin + size_bytes > start:
+            raise ConfigError(
+                f"{path}: memory's {name} (0x{origin:08x} to 0x{origin + size_bytes:08x}) overlaps {above}, "
+                f"which begins at 0x{start:08x}; correct origin or size of one of them"
+            )

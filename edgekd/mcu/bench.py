@@ -120,7 +120,7 @@ def _pieces(
         pieces["estimated_latency_us"] = cycles["median"] * 1e6 / target.core.clock_hz
     if result.peak_stack_bytes is not None:
         ram["stack"] = result.peak_stack_bytes
-        ram["total"] = ram["arena"] + ram["static"] + ram["stack"]
+        ram["total"] = ram["arena"] + ram["static"] + ram["stack"] + ram.get("slow", 0)
     pieces["ram_bytes"] = ram
     return pieces
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from edgekd.errors import UnsupportedOpError
+from edgekd.errors import BudgetError, UnsupportedOpError
 from edgekd.mcu import zeros
 from edgekd.mcu.codegen import GeneratedModel, generate
 from edgekd.mcu.dsp.family import family_of
@@ -116,7 +116,10 @@ class Generated:
         assert target.core is not None
         key = family_of(target.core.cpu), options
         if key not in self._known:
-            self._known[key] = generate(self._graph, *key)
+            try:
+                self._known[key] = generate(self._graph, *key)
+            except BudgetError:  # no two regions hold it: the answer says what one would need
+                self._known[key] = generate(self._graph, key[0], replace(options, regions=None))
         return self._known[key]
 
 

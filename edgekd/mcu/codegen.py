@@ -16,6 +16,7 @@ from edgekd.errors import UnsupportedOpError
 from edgekd.mcu.choice import Chosen, choose
 from edgekd.mcu.codegen_case import Address, Call, Emission
 from edgekd.mcu.codegen_library import completed
+from edgekd.mcu.codegen_slow import Slow
 from edgekd.mcu.codegen_text import LICENSE, Array, initialiser, layer_names, one_line
 from edgekd.mcu.codegen_weights import NAME as WEIGHTS
 from edgekd.mcu.codegen_weights import Weights
@@ -23,6 +24,7 @@ from edgekd.mcu.dsp import assembly
 from edgekd.mcu.library import Library
 from edgekd.mcu.options import Options
 from edgekd.mcu.plan import Plan, plan
+from edgekd.mcu.regions import in_regions
 from edgekd.mcu.residuals import fused_residuals
 from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.passes import optimize
@@ -113,8 +115,9 @@ class GeneratedModel:
 
     @property
     def state_bytes(self) -> int:
-        """Of model_t on a 32-bit core: the arena, and in updatable builds the pointer to the weights."""
-        return -(-self.arena_bytes // 8) * 8 + 8 * self.library.is_updatable
+        """Of model_t on a 32-bit core: the arena, and pointers to weights and slow RAM where there are."""
+        has_pointer = self.library.is_updatable or self.plan.slow_bytes > 0
+        return -(-self.arena_bytes // 8) * 8 + 8 * has_pointer
 
 
 def generate(graph: QGraph, family: str = "portable", options: Options | None = None) -> GeneratedModel:
@@ -141,6 +144,7 @@ def generate(graph: QGraph, family: str = "portable", options: Options | None = 
     emissions = {index: found.best.emission for index, found in chosen.items()}
     kernels = {kernel.name: kernel for e in emissions.values() for kernel in e.assembly}
     where = plan(graph, {index: e.scratch_bytes for index, e in emissions.items()})
+    where = in_regions(graph, where, options.regions)
     emissions, in_place = without_idle_copies(emissions, where)
     if in_place:
         passes += (f"{plural(in_place, 'operand')} of concatenations: written in place, not copied",)
@@ -157,7 +161,8 @@ def generate(graph: QGraph, family: str = "portable", options: Options | None = 
     if kernels:
         files |= {"model_dsp.h": assembly.header(kernels), "model_dsp.S": assembly.source(kernels)}
     arena_bytes = max(where.arena_bytes, 1)
-    files, weights = completed(given, files, arrays, layers, arena_bytes, library)
+    slow = Slow(where.slow_bytes, options.regions.section) if options.regions and where.slow_bytes else None
+    files, weights = completed(given, files, arrays, layers, arena_bytes, library, slow)
     return GeneratedModel(files, arena_bytes, tuple(layers), where, graph, passes, weights, library)
 
 
@@ -177,7 +182,11 @@ def _is_idle(call: Call, where: Plan) -> bool:
     if call.kernel != "k_copy_rows_8":
         return False
     ends = [a for a in call.arguments if isinstance(a, Address)]
-    places = {where.offsets[a.tensor] + a.offset for a in ends if a.tensor in where.offsets}
+    places = {
+        (a.tensor in where.slow, where.offsets[a.tensor] + a.offset)
+        for a in ends
+        if a.tensor in where.offsets
+    }
     return all(a.tensor in where.offsets for a in ends) and len(places) == 1
 
 
@@ -247,9 +256,7 @@ def _source(
         for (index, emission), layer in zip(emissions.items(), layers, strict=True)
     ]
     invoke = _INVOKE.format(
-        init="model->held.weights = &model_weights;"
-        if library.is_updatable
-        else "(void)model; /* the arena needs no preparation */",
+        init="\n    ".join(_prepared(where, library)),
         inputs=_cases(graph.inputs, where),
         outputs=_cases(graph.outputs, where),
         calls="    (void)model;\n" * (not layers)
@@ -258,9 +265,16 @@ def _source(
     return LICENSE + head + "".join(functions) + invoke
 
 
+def _prepared(where: Plan, library: Library) -> list[str]:
+    """The body of model_init."""
+    lines = ["model->held.weights = &model_weights;"] if library.is_updatable else []
+    lines += ["model->held.slow = &model_slow;"] if where.slow_bytes else []
+    return lines or ["(void)model; /* the arena needs no preparation */"]
+
+
 def _cases(tensors: Sequence[int], where: Plan) -> str:
     return "".join(
-        f"    case {i}:\n        return model->bytes + {where.offsets[tensor]};\n"
+        f"    case {i}:\n        return {_part(where, tensor)}bytes + {where.offsets[tensor]};\n"
         for i, tensor in enumerate(tensors)
     )
 
@@ -292,11 +306,16 @@ def _call(graph: QGraph, index: int, call: Call, where: Plan) -> str:
 def _pointer(graph: QGraph, index: int, address: Address, where: Plan) -> str:
     kind = f"{'' if address.writes else 'const '}{address.c_type} *"
     if address.tensor < 0:
-        words = f"model->words + {(where.scratch[index] + address.offset) // 4}"
+        words = f"{_part(where, -1 - index)}words + {(where.scratch[index] + address.offset) // 4}"
         return words if address.c_type == "int32_t" else f"({kind})({words})"
     if graph.tensors[address.tensor].is_constant:
         return f"({kind}){_constant_name(address.tensor)}"
-    return f"({kind})(model->bytes + {where.offsets[address.tensor] + address.offset})"
+    return f"({kind})({_part(where, address.tensor)}bytes + {where.offsets[address.tensor] + address.offset})"
+
+
+def _part(where: Plan, place: int) -> str:
+    """The part of RAM that a tensor lies in, or the scratch of op -1 - place."""
+    return "model->held.slow->" if place in where.slow else "model->"
 
 
 def _stems(emissions: dict[int, Emission]) -> set[str]:

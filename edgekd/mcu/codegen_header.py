@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgekd import __version__
+from edgekd.mcu.codegen_slow import Slow, slow_functions, slow_state
 from edgekd.mcu.codegen_text import LICENSE, one_line
 from edgekd.mcu.library import Library
 from edgekd.qgraph.ir import QGraph, Tensor
@@ -140,7 +141,7 @@ class Facts:
     digest: bytes
 
 
-def header(graph: QGraph, facts: Facts, library: Library) -> str:
+def header(graph: QGraph, facts: Facts, library: Library, slow: Slow | None = None) -> str:
     """The text of model.h; `facts.arena_bytes` is at least 1."""
     inputs = [graph.tensors[i] for i in graph.inputs]
     outputs = [graph.tensors[i] for i in graph.outputs]
@@ -153,6 +154,7 @@ def header(graph: QGraph, facts: Facts, library: Library) -> str:
         f'#define MODEL_EDGEKD_VERSION "{__version__}"',
         f'#define MODEL_DIGEST "{facts.digest.hex()[:16]}"\n',
         f"#define MODEL_ARENA_BYTES {facts.arena_bytes} /* of model_t: tensors and scratch */",
+        *([f"#define MODEL_SLOW_BYTES {slow.size_bytes} /* of model_slow_t: tensors too */"] if slow else []),
         f"#define MODEL_WEIGHTS_BYTES {facts.weights_bytes} /* of flash: all that is learned */",
         f"#define MODEL_LAYER_COUNT {facts.layers}",
         f"#define MODEL_MACS {facts.macs} /* multiply-accumulates of an inference */",
@@ -162,10 +164,14 @@ def header(graph: QGraph, facts: Facts, library: Library) -> str:
         *edges("OUTPUT", outputs),
     ]
     functions = _FUNCTIONS.format(
-        state=_UPDATABLE_STATE if library.is_updatable else _STATE,
+        state=slow_state(slow, library.is_updatable)
+        if slow
+        else _UPDATABLE_STATE
+        if library.is_updatable
+        else _STATE,
         init="It takes the built-in weights." if library.is_updatable else "It cannot fail.",
         replace=_REPLACE if library.is_updatable else _FIXED,
-        selftest=_SELFTEST if library.selftest_vectors else "",
+        selftest=(_SELFTEST if library.selftest_vectors else "") + (slow_functions() if slow else ""),
     )
     return "\n".join(parts) + "\n" + _FAULTS + functions
 

@@ -9,6 +9,7 @@ from edgekd.mcu.codegen_header import Facts, edges, header
 from edgekd.mcu.codegen_info import info_source
 from edgekd.mcu.codegen_prefix import renamed
 from edgekd.mcu.codegen_selftest import expected_checksums, selftest_source
+from edgekd.mcu.codegen_slow import Slow, slow_source
 from edgekd.mcu.codegen_text import Array
 from edgekd.mcu.codegen_weights import (
     FIXED,
@@ -41,10 +42,12 @@ def completed(
     layers: Sequence[Layer],
     arena_bytes: int,
     library: Library,
+    slow: Slow | None = None,
 ) -> tuple[dict[str, str], Weights]:
     """The whole directory, sorted by name, and its weights.
 
-    graph: as given, before passes; network: model.c, the kernels and what else the layers need.
+    graph: as given, before passes; network: model.c, the kernels and what else the layers need. slow: the
+    part of the tensors that lies in slow RAM.
     """
     expected = expected_checksums(graph, library.selftest_vectors) if library.selftest_vectors else None
     if library.is_updatable and expected is not None:  # the vectors' answers change with the weights
@@ -54,7 +57,9 @@ def completed(
     layout = layout_of(files, _edges(graph)) if library.is_updatable else FIXED
     weights = Weights(arrays, layout, model_digest(graph))
     facts = Facts(arena_bytes, weights.bytes, len(layers), sum(layer.macs for layer in layers), weights.model)
-    files["model.h"] = header(graph, facts, library)
+    files["model.h"] = header(graph, facts, library, slow)
+    if slow is not None:
+        files["model_slow.c"] = slow_source(slow)
     files["model_weights.c"] = source_text(weights)
     named = [(layer.name, layer.symbol) for layer in layers]
     files["model_info.c"] = info_source(named, library.labels, is_updatable=library.is_updatable)

@@ -27,7 +27,7 @@ STACK_ALIGNMENT_BYTES = 8
 ROOMY_BYTES = 0x1000_0000
 
 _ARRAY = re.compile(rf"\bu?int(8|16|32|64)_t\s+{WEIGHTS}_\w+((?:\s*\[\s*\d+\s*\])+)\s*=")
-_SIZE = re.compile(r"^\s*#\s*define\s+[A-Z0-9_]+_(ARENA|WEIGHTS)_BYTES\s+\(?(\d+)", re.MULTILINE)
+_SIZE = re.compile(r"^\s*#\s*define\s+[A-Z0-9_]+_(ARENA|SLOW|WEIGHTS)_BYTES\s+\(?(\d+)", re.MULTILINE)
 
 
 def build_image(model_dir: Path, target: Target, compiler: Compiler, out: Path) -> None:
@@ -55,7 +55,7 @@ def build_image(model_dir: Path, target: Target, compiler: Compiler, out: Path) 
             (Path(name) / f"{PLAIN}.h").write_text(text, "utf-8")
         image = _link(sources, model_dir, template, target, compiler, Path(name))
         refuse_image(image, target.memory)
-        sizes = {"compiler": compiler.version, "target": target.name, **memory_use(image)}
+        sizes = {"compiler": compiler.version, "target": target.name, **memory_use(image, target.memory)}
         (Path(name) / "image.json").write_text(json.dumps(sizes, indent=1, sort_keys=True) + "\n", "utf-8")
         for file in ("firmware.elf", "image.json"):
             os.replace(Path(name) / file, out / file)
@@ -76,22 +76,35 @@ def refuse_sources(model_dir: Path, memory: Memory) -> None:
     arena, weights = sizes.get("ARENA", 0), sizes.get("WEIGHTS", 0)
     for source in sorted(model_dir.glob("*.[ch]")):
         weights += sum(_array_bytes(found) for found in _ARRAY.finditer(source.read_text("utf-8")))
-    _hold("flash", weights, memory.flash_bytes, "for the weights alone")
+    external, slow = memory.external_flash, memory.slow_ram
+    if external is None:
+        _hold("flash", weights, memory.flash_bytes, "for the weights alone")
+    else:
+        _hold("external flash", weights, external.size_bytes, "for the weights")
     _hold("RAM", arena + memory.stack_bytes, memory.ram_bytes, "for arena and stack alone")
+    _hold("slow RAM", sizes.get("SLOW", 0), slow.size_bytes if slow else 0, "for its part of the tensors")
 
 
 def refuse_image(image: Image, memory: Memory) -> None:
     """BudgetError when the linked image does not fit the target's flash or RAM."""
-    use = memory_use(image)
-    _hold("flash", use["flash_bytes"]["total"], memory.flash_bytes, "for weights, code and constants")
-    _hold("RAM", use["ram_bytes"]["total"], memory.ram_bytes, "for arena, statics and stack")
+    use = memory_use(image, memory)
+    flash, ram = use["flash_bytes"], use["ram_bytes"]
+    own = flash["total"] - flash.get("external", 0)
+    what = "for code and constants" if memory.external_flash else "for weights, code and constants"
+    _hold("flash", own, memory.flash_bytes, what)
+    if memory.external_flash:
+        _hold("external flash", flash["external"], memory.external_flash.size_bytes, "for the weights")
+    _hold("RAM", ram["total"] - ram.get("slow", 0), memory.ram_bytes, "for arena, statics and stack")
+    if memory.slow_ram:
+        _hold("slow RAM", ram["slow"], memory.slow_ram.size_bytes, "for its part of the tensors")
 
 
-def memory_use(image: Image) -> dict[str, dict[str, int]]:
+def memory_use(image: Image, memory: Memory | None = None) -> dict[str, dict[str, int]]:
     """What fills flash and RAM, from the linked sections and symbols.
 
     weights: objects named model_weights* or in their section; code: .text and the vector table; constants:
     the rest of flash, start values of .data included; arena: model_t; static: the rest of RAM but the stack.
+    Where `memory` has them, "external" is what of the flash lies outside, "slow" the tensors in slow RAM.
     """
     size = {name: section.size_bytes for name, section in image.sections.items()}
     own = image.sections.get(f".{WEIGHTS}")
@@ -102,7 +115,7 @@ def memory_use(image: Image) -> dict[str, dict[str, int]]:
     arena = sum(symbol.size_bytes for symbol in image.objects if symbol.name == "model")
     stack = image.place("stack_top") - image.place("stack_bottom")
     ram = image.place("ram_end") - image.place("stack_bottom")
-    return {
+    use = {
         "flash_bytes": {
             "weights": weights,
             "code": code,
@@ -111,6 +124,12 @@ def memory_use(image: Image) -> dict[str, dict[str, int]]:
         },
         "ram_bytes": {"arena": arena, "static": ram - arena - stack, "stack": stack, "total": ram},
     }
+    if memory and memory.external_flash:
+        use["flash_bytes"]["external"] = own.size_bytes if own else 0
+    if memory and memory.slow_ram:
+        slow = size.get(memory.slow_ram.section, 0)
+        use["ram_bytes"] |= {"slow": slow, "total": ram + slow}
+    return use
 
 
 def linker_script(template: str, memory: Memory, flash_bytes: int, ram_bytes: int) -> str:
@@ -125,7 +144,25 @@ def linker_script(template: str, memory: Memory, flash_bytes: int, ram_bytes: in
     }
     for key, value in values.items():
         template = template.replace(f"@{key}@", f"0x{value:x}")
-    return template
+    return _with_regions(template, memory)
+
+
+def _with_regions(template: str, memory: Memory) -> str:
+    """The template with the memories beside the first ones, and what lies there."""
+    memories, sections = "", ""
+    for name, kind, region in (
+        ("SLOW_RAM", "rw", memory.slow_ram),
+        ("EXTERNAL_FLASH", "r", memory.external_flash),
+    ):
+        if region is not None:
+            span = f"ORIGIN = 0x{region.origin:x}, LENGTH = 0x{region.size_bytes:x}"
+            memories += f"\n  {name} ({kind}) : {span}"
+    if memory.slow_ram is not None:
+        own = memory.slow_ram.section
+        sections = f"\n  {own} (NOLOAD) : {{ . = ALIGN(8); *({own} {own}.*) . = ALIGN(8); }} > SLOW_RAM"
+    weights = "FLASH" if memory.external_flash is None else "EXTERNAL_FLASH"
+    template = template.replace("@MORE_MEMORIES@", memories).replace("@MORE_SECTIONS@", sections)
+    return template.replace("@WEIGHTS_MEMORY@", weights)
 
 
 def _link(

@@ -34,6 +34,7 @@ UNCALLED = (
     "k_weights.c",
     "model_info.c",
     "model_selftest.c",
+    "model_slow.c",
     "model_weights.c",
 )  # no image of ours calls them
 
@@ -322,6 +323,8 @@ def _call_bytes(arguments: Sequence[str], several: bool) -> int:
 def _argument_bytes(argument: str, on_stack: bool) -> int:
     found = re.search(r"model->(bytes|words) \+ (\d+)", argument)
     store = 2 if on_stack else 0
+    if "model->held.slow" in argument:
+        return store + 14  # the pointer from a far field, then the offset
     if found:
         offset = int(found[2]) * (4 if found[1] == "words" else 1)
         return store + (2 if offset < 8 else 4 if offset < 4096 or _encodable(offset) else 8)
@@ -342,7 +345,7 @@ def _interface(text: str, layers: Sequence[str]) -> dict[str, Mapping[str, Any]]
     inputs = len(re.findall(r"case \d+:", text.split("*model_input(")[1].split("\n}")[0]))
     outputs = len(re.findall(r"case \d+:", text.split("*model_output(")[1].split("\n}")[0]))
     return {
-        "model_init": _code(4, 0, []),
+        "model_init": _code(20 if "model_slow" in text else 4, 0, []),
         "model_input": _code(12 + 8 * inputs, 0, []),
         "model_output": _code(12 + 8 * outputs, 0, []),
         "model_invoke": _code(12 + 6 * len(layers), 8, layers),

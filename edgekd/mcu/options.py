@@ -12,6 +12,19 @@ OPTIMIZE = ("speed", "flash")
 
 
 @dataclass(frozen=True)
+class Regions:
+    """RAM in two parts: bytes of the arena that the fast one and the slow one have room for.
+
+    section: the linker's, that lies in the slow one; wait_cycles: what an access there costs more.
+    """
+
+    fast_bytes: int
+    slow_bytes: int
+    section: str
+    wait_cycles: int = 0
+
+
+@dataclass(frozen=True)
 class Options:
     """How `generate` chooses where several kernels can run a layer.
 
@@ -25,6 +38,7 @@ class Options:
     library: names, labels, self-test, updates.
     prefer: beginnings of kernels' names; one that begins so is taken wherever it can run, whatever it costs.
         "residual" fuses every ADD that can be with the convolution in front.
+    regions: a second, slower RAM for what does not fit into the first one; None: there is none.
     Raises ConfigError for a mode that does not exist.
     """
 
@@ -36,6 +50,7 @@ class Options:
     compiler: str = "clang"
     library: Library = field(default_factory=Library)
     prefer: tuple[str, ...] = ()
+    regions: Regions | None = None
 
     def __post_init__(self) -> None:
         if self.optimize not in OPTIMIZE:
@@ -46,10 +61,12 @@ def options_for(target: Target, optimize: str = "speed", compiler: str = "clang"
     """The options for a microcontroller's profile: costs, flash, and RAM without the reserved stack."""
     assert target.memory is not None
     room = target.memory.ram_bytes - target.memory.stack_bytes
+    slow, external = target.memory.slow_ram, target.memory.external_flash
     return Options(
         optimize=optimize,
-        flash_bytes=target.memory.flash_bytes,
-        ram_bytes=room,
+        flash_bytes=target.memory.flash_bytes + (external.size_bytes if external else 0),
+        ram_bytes=room + (slow.size_bytes if slow else 0),
+        regions=Regions(room, slow.size_bytes, slow.section, slow.wait_cycles) if slow else None,
         cost=target.cost,
         compiler=compiler,
     )

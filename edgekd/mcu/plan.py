@@ -37,6 +37,7 @@ class Placed:
     last: int
     tensors: tuple[int, ...] = ()
     scratch: int = -1
+    is_slow: bool = False  # in the slow RAM of two; the offset is there
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Plan:
         placement of the same buffers can undercut; proved_bytes: the most that was proved to be needed, which
         is more where a search has ruled out every arena below.
     blocks: the buffers that all this lies in.
+    slow_bytes: of a second, slow RAM (regions.py), 0: all is in one; slow_accesses: to it, about, and
+        slow_cycles: what they cost more by the profile's wait.
     """
 
     offsets: Mapping[int, int]
@@ -57,6 +60,15 @@ class Plan:
     lower_bound_bytes: int
     proved_bytes: int = 0
     blocks: tuple[Placed, ...] = ()
+    slow_bytes: int = 0
+    slow_accesses: int = 0
+    slow_cycles: int = 0
+
+    @property
+    def slow(self) -> frozenset[int]:
+        """The tensors in slow RAM, and of ops whose scratch lies there -1 - the op."""
+        every = [block for block in self.blocks if block.is_slow]
+        return frozenset({i for block in every for i in block.tensors or (-1 - block.scratch,)})
 
     @property
     def gap_bytes(self) -> int:

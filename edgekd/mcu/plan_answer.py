@@ -20,13 +20,14 @@ MOST_OWNERS = 4  # blocks that a sentence names
 def tell(model: GeneratedModel) -> dict[str, Any]:
     """The plan of `model` as data.
 
-    Returns {"model", "arena_bytes", "lower_bound_bytes", "proved_bytes", "gap_bytes", "optimal", "steps":
-    [{step, layer, op, alive_bytes}], "blocks": [{name, kind, tensors, offset_bytes, size_bytes, first,
-    last}], "peak": {step, layer, op, bytes, also, owners: [{name, kind, bytes, share, wins_bytes}]} or None,
-    "words", "advice": [sentence]}. Steps run from -1 (the caller writes the inputs) to the number of ops (the
-    caller reads the outputs). proved_bytes: no arena for these blocks is smaller. kind: tensor, input,
-    output or scratch. also: the other steps with as many bytes. wins_bytes: by how much the lower bound
-    falls at the most if this block alone gets smaller.
+    Returns {"model", "arena_bytes", "lower_bound_bytes", "proved_bytes", "gap_bytes", "slow_bytes",
+    "slow_accesses", "slow_cycles", "optimal", "steps": [{step, layer, op, alive_bytes}], "blocks": [{name,
+    kind, tensors, offset_bytes, size_bytes, first, last, region}], "peak": {step, layer, op, bytes, also,
+    owners: [{name, kind, bytes, share, wins_bytes}]} or None, "words", "advice": [sentence]}. Steps run from
+    -1 (the caller writes the inputs) to the number of ops (the caller reads the outputs). proved_bytes: no
+    arena for these blocks is smaller. kind: tensor, input, output or scratch. also: the other steps with as
+    many bytes. wins_bytes: by how much the lower bound falls at the most if this block alone gets smaller.
+    region: fast or slow, the offset is within it; slow_...: of slow RAM, 0 without.
     """
     where, graph = model.plan, model.graph
     blocks = [_block(block, graph) for block in sorted(where.blocks, key=lambda b: (b.first, b.offset_bytes))]
@@ -41,6 +42,9 @@ def tell(model: GeneratedModel) -> dict[str, Any]:
         "lower_bound_bytes": where.lower_bound_bytes,
         "proved_bytes": max(where.proved_bytes, where.lower_bound_bytes),
         "gap_bytes": where.gap_bytes,
+        "slow_bytes": where.slow_bytes,
+        "slow_accesses": where.slow_accesses,
+        "slow_cycles": where.slow_cycles,
         "optimal": where.is_optimal,
         "steps": steps,
         "blocks": blocks,
@@ -76,6 +80,7 @@ def _block(block: Placed, graph: QGraph) -> dict[str, Any]:
         "size_bytes": block.size_bytes,
         "first": block.first,
         "last": block.last,
+        "region": "slow" if block.is_slow else "fast",
     }
 
 
@@ -144,6 +149,7 @@ def _advice(where: Plan, graph: QGraph, peak: dict[str, Any] | None) -> list[str
     if peak is None:
         return []
     found = [
+        *([_slow_words(where)] if where.slow_bytes else []),
         _PROOFS[where.is_optimal](where),
         *(line for owner in peak["owners"][:MOST_OWNERS] if (line := _owner_advice(owner))),
     ]
@@ -155,9 +161,18 @@ def _advice(where: Plan, graph: QGraph, peak: dict[str, Any] | None) -> list[str
     return found
 
 
+def _slow_words(where: Plan) -> str:
+    count = sum(block.is_slow for block in where.blocks)
+    wait = f", {where.slow_cycles:,} cycles more by the profile's wait" if where.slow_cycles else ""
+    return (
+        f"{count} of {len(where.blocks)} buffers lie in slow RAM: {where.slow_bytes:,} bytes, about "
+        f"{where.slow_accesses:,} accesses an inference{wait}; {where.arena_bytes:,} are in the fast one"
+    )
+
+
 _PROOFS: dict[bool, Callable[[Plan], str]] = {
     True: lambda where: (
-        f"the placement is optimal, proved: these {len(where.blocks)} buffers fit into no arena below "
+        f"the placement is optimal, proved: these {_fast(where)} buffers fit into no arena below "
         f"{where.arena_bytes:,} bytes"
     ),
     False: lambda where: (
@@ -165,6 +180,11 @@ _PROOFS: dict[bool, Callable[[Plan], str]] = {
         f"({where.proved_bytes:,}); whether less is possible the search could not tell"
     ),
 }
+
+
+def _fast(where: Plan) -> int:
+    return sum(not block.is_slow for block in where.blocks)
+
 
 _MENDS = {
     "scratch": "a kernel of less scratch (--optimize ram or flash, a smaller limit) wins up to {wins} bytes",

@@ -24,7 +24,8 @@ def plan_svg(answer: Mapping[str, Any]) -> str:
     """answer: of edgekd.mcu.plan_answer.tell."""
     steps: Sequence[Mapping[str, Any]] = answer["steps"]
     width, height = _LEFT + _WIDE + 20, _TOP + _HIGH + _GAP + _CURVE + _FEET
-    most = max(int(answer["arena_bytes"]), 1)
+    fast_bytes = int(answer["arena_bytes"])
+    most = max(fast_bytes + int(answer["slow_bytes"]), 1)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="10"><rect width="100%" height="100%" fill="white"/>',
@@ -36,7 +37,11 @@ def plan_svg(answer: Mapping[str, Any]) -> str:
         _legend(),
         _peak_column(answer, len(steps)),
         _frame(_TOP, _HIGH, most, "address, bytes"),
-        *(_rectangle(block, len(steps), most) for block in answer["blocks"]),
+        *(
+            _rectangle(block, len(steps), most, fast_bytes if block["region"] == "slow" else 0)
+            for block in answer["blocks"]
+        ),
+        _slow_line(answer, most),
         _frame(_TOP + _HIGH + _GAP, _CURVE, most, "alive, bytes"),
         _curve(steps, most),
         _bound(answer, most),
@@ -85,10 +90,19 @@ def _peak_column(answer: Mapping[str, Any], steps: int) -> str:
     return f'<rect {place} fill="{_PEAK}" fill-opacity="0.2"/>'
 
 
-def _rectangle(block: Mapping[str, Any], steps: int, most: int) -> str:
+def _slow_line(answer: Mapping[str, Any], most: int) -> str:
+    """Where slow RAM begins, drawn on top of the fast one; nothing where there is none."""
+    if not answer["slow_bytes"]:
+        return ""
+    y = _TOP + _HIGH * (1 - answer["arena_bytes"] / most)
+    line = f'<line x1="{_LEFT}" y1="{y:.1f}" x2="{_LEFT + _WIDE}" y2="{y:.1f}" stroke="black"/>'
+    return line + f'<text x="{_LEFT + _WIDE - 4}" y="{y - 4:.1f}" text-anchor="end">slow RAM above</text>'
+
+
+def _rectangle(block: Mapping[str, Any], steps: int, most: int, base_bytes: int) -> str:
     x, wide = _x(block["first"], steps), _WIDE * (block["last"] - block["first"] + 1) / steps
     high = _HIGH * block["size_bytes"] / most
-    y = _TOP + _HIGH * (1 - (block["offset_bytes"] + block["size_bytes"]) / most)
+    y = _TOP + _HIGH * (1 - (base_bytes + block["offset_bytes"] + block["size_bytes"]) / most)
     end = block["offset_bytes"] + block["size_bytes"]
     hint = (
         f"{block['name']} ({block['kind']}): {block['size_bytes']:,} bytes at {block['offset_bytes']:,} to "

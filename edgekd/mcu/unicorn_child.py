@@ -43,6 +43,7 @@ MODELS = {
     "cortex-m7": (arm.UC_CPU_ARM_CORTEX_M7, 0x411FC272),
     "cortex-m33": (arm.UC_CPU_ARM_CORTEX_M33, 0x410FD213),
 }
+BOTH = uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE
 FILES = ("samples.bin", "outputs.bin", "ticks.bin", "fault.bin")
 REGISTERS = [getattr(arm, f"UC_ARM_REG_R{n}") for n in range(13)]
 
@@ -77,7 +78,7 @@ class Machine:
         self.deadline: float | None = None
         self.counts: list[dict[int, dict[int, int]]] = []  # a sample: layer -> edge -> times
         self.sizes: list[dict[int, int]] = []  # a sample: basic block -> bytes
-        self.shadow: bytearray | None = None
+        self.shadows: list[bytearray] = []  # a RAM; empty while nothing is watched
         self.open_core()
         self.map_memory()
         self.emulator.hook_add(uc_const.UC_HOOK_INTR, self.on_exception)
@@ -107,9 +108,25 @@ class Machine:
         # Fresh SRAM holds anything: a fixed noise, so that what depends on it shows.
         self.noise = hashlib.shake_128(b"fresh SRAM").digest(self.ram_end - self.ram)
         emulator.mem_write(self.ram, self.noise)
+        self.areas = [(self.ram, self.ram_end), *((begin, end) for begin, end in job.get("more_ram", []))]
+        for begin, end in self.areas[1:]:
+            page = begin // PAGE * PAGE
+            emulator.mem_map(page, up(end - page), uc_const.UC_PROT_READ | uc_const.UC_PROT_WRITE)
+            emulator.mem_write(begin, hashlib.shake_128(b"slow SRAM").digest(end - begin))
+        self.flashes = [(self.flash, self.flash_end)]
+        for address, name in job.get("more_flash", []):
+            with open(name, "rb") as stream:
+                self.map_flash(address, stream.read())
         for address in (job["timer"], SYSTEM):
             emulator.mem_map(address, 4 * PAGE, uc_const.UC_PROT_READ | uc_const.UC_PROT_WRITE)
         emulator.mem_write(CPUID, struct.pack("<I", self.cpuid))
+
+    def map_flash(self, address: int, contents: bytes) -> None:
+        """External flash: read, never executed."""
+        page = address // PAGE * PAGE
+        self.emulator.mem_map(page, up(address + len(contents) - page), uc_const.UC_PROT_READ)
+        self.emulator.mem_write(address, contents)
+        self.flashes.append((address, address + len(contents)))
 
     # --- hooks ---------------------------------------------------------------------------------------
 
@@ -138,7 +155,7 @@ class Machine:
         if watched:
             self.add_watch()
         else:
-            self.shadow = None
+            self.shadows = []
         self.add(uc_const.UC_HOOK_BLOCK, BLOCK, self.on_invoke, self.job["invoke"], self.job["invoke"])
         if counted:
             self.add_counter()
@@ -208,8 +225,18 @@ class Machine:
 
     def add_watch(self) -> None:
         """One shadow byte a byte of RAM: 0 until written."""
-        self.shadow = bytearray(up(self.ram_end - self.ram))
-        ram, last, shadow = self.ram, self.ram_end - 1, self.shadow
+        self.shadows = [bytearray(up(end - begin)) for begin, end in self.areas]
+        for (begin, end), shadow in zip(self.areas, self.shadows, strict=True):
+            self.add_area(begin, end, shadow)
+        for _, end in (*self.areas, *self.flashes):  # the rest of the last page is not the image's
+            if end % PAGE:
+                self.add(BOTH, ACCESS, self.on_beyond, end, up(end) - 1)
+        for address, base, offset in self.job["aligned"]:
+            self.add_alignment(address, REGISTERS[base], offset)
+
+    def add_area(self, ram: int, ram_end: int, shadow: bytearray) -> None:
+        """The watch over one RAM."""
+        last = ram_end - 1
         ones = {size: b"\1" * size for size in range(1, 65)}
 
         def on_read(u: Any, access: int, address: int, size: int, value: int, x: Any) -> None:
@@ -225,21 +252,15 @@ class Machine:
                 shadow[at : at + size] = ones[size]
 
         def on_edge(u: Any, access: int, address: int, size: int, value: int, x: Any) -> None:
-            if address + size > self.ram_end:
-                self.beyond(access, self.ram_end, size)
+            if address + size > ram_end:
+                self.beyond(access, ram_end, size)
 
-        def on_beyond(u: Any, access: int, address: int, size: int, value: int, x: Any) -> None:
-            self.beyond(access, address, size)
-
-        both = uc_const.UC_HOOK_MEM_READ | uc_const.UC_HOOK_MEM_WRITE
-        self.add(both, ACCESS, on_edge, self.ram_end - 8, last)
+        self.add(BOTH, ACCESS, on_edge, ram_end - 8, last)
         self.add(uc_const.UC_HOOK_MEM_READ, ACCESS, on_read, ram, last)
         self.add(uc_const.UC_HOOK_MEM_WRITE, ACCESS, on_write, ram, last)
-        for end in (self.ram_end, self.flash_end):  # the rest of the last page is not the image's
-            if end % PAGE:
-                self.add(both, ACCESS, on_beyond, end, up(end) - 1)
-        for address, base, offset in self.job["aligned"]:
-            self.add_alignment(address, REGISTERS[base], offset)
+
+    def on_beyond(self, u: Any, access: int, address: int, size: int, value: int, x: Any) -> None:
+        self.beyond(access, address, size)
 
     def add_alignment(self, address: int, register: int, offset: int) -> None:
         def on_code(u: Any, at: int, size: int, x: Any) -> None:
@@ -254,13 +275,20 @@ class Machine:
         self.stop("outside", self.pc(), address=address, size=size, write=write)
 
     def on_unwritten(self, address: int, size: int) -> None:
-        assert self.shadow is not None
-        first = self.shadow.find(0, address - self.ram, address - self.ram + size)
-        self.stop("unwritten", self.pc(), address=self.ram + first, size=size)
+        self.stop("unwritten", self.pc(), address=self.first_unwritten(address, size), size=size)
+
+    def first_unwritten(self, address: int, count: int) -> int:
+        """The first watched byte of a range that nothing wrote; -1: there is none."""
+        for (begin, end), shadow in zip(self.areas, self.shadows, strict=False):
+            if begin <= address < end:
+                first = shadow.find(0, address - begin, address - begin + count)
+                return -1 if first < 0 else begin + first
+        return -1
 
     def mark_written(self, address: int, count: int) -> None:
-        if self.shadow is not None and self.ram <= address:
-            self.shadow[address - self.ram : address - self.ram + count] = b"\1" * count
+        for (begin, end), shadow in zip(self.areas, self.shadows, strict=False):
+            if begin <= address < end:
+                shadow[address - begin : address - begin + count] = b"\1" * count
 
     # --- faults --------------------------------------------------------------------------------------
 
@@ -282,7 +310,7 @@ class Machine:
     def on_invalid(self, u: Any, access: int, address: int, size: int, value: int, x: Any) -> bool:
         write = access in (uc_const.UC_MEM_WRITE_UNMAPPED, uc_const.UC_MEM_WRITE_PROT)
         fetch = access in (uc_const.UC_MEM_FETCH_UNMAPPED, uc_const.UC_MEM_FETCH_PROT)
-        in_flash = self.flash <= address < self.flash_end
+        in_flash = any(begin <= address < end for begin, end in self.flashes)
         kind = "fetch" if fetch else "write_flash" if write and in_flash else "outside"
         self.stop(kind, self.pc(), address=address, size=size, write=write)
         return False
@@ -318,10 +346,9 @@ class Machine:
         return 0
 
     def sys_write(self, handle: int, at: int, count: int) -> int:
-        if self.shadow is not None and self.ram <= at:
-            first = self.shadow.find(0, at - self.ram, at - self.ram + count)
-            if first >= 0:
-                self.stop("unwritten", self.pc(), address=self.ram + first, size=count, output=True)
+        first = self.first_unwritten(at, count)
+        if first >= 0:
+            self.stop("unwritten", self.pc(), address=first, size=count, output=True)
         self.files[handle].write(self.emulator.mem_read(at, count))
         if handle == self.ticks:
             self.end_sample()  # the harness writes one row of ticks at the end of each sample

@@ -13,13 +13,12 @@ import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from edgekd.errors import ArtifactError, DeviceError, MissingDependencyError
 from edgekd.mcu.cycles import Costs
-from edgekd.mcu.elf import Image
 from edgekd.mcu.engine import EmulatorResult, Run, fault_error, read_rows
 from edgekd.mcu.isa import aligned_accesses, uses_fpu
 from edgekd.mcu.machines import MACHINES
@@ -62,6 +61,8 @@ def _write_job(run: Run) -> None:
         "flash_origin": target.memory.flash_origin,
         "ram_origin": target.memory.ram_origin,
         "ram_end": image.place("ram_end"),
+        "more_ram": _more_ram(run),
+        "more_flash": _more_flash(run),
         "stack_bottom": image.place("stack_bottom"),
         "stack_top": image.place("stack_top"),
         "invoke": invoke.address,
@@ -74,15 +75,43 @@ def _write_job(run: Run) -> None:
         "timeout_s": run.timeout_s,
     }
     (run.folder / "job.json").write_text(json.dumps(job), "utf-8")
-    (run.folder / "flash.bin").write_bytes(flash_contents(image, target.memory.flash_origin))
+    (run.folder / "flash.bin").write_bytes(flash_contents(_first_flash(run), target.memory.flash_origin))
     run.inputs.tofile(run.folder / "samples.bin")
 
 
-def flash_contents(image: Image, origin: int) -> bytes:
-    """What is programmed from `origin` on: the loaded parts, gaps as erased flash."""
-    end = max((address + len(data) for address, data in image.load), default=origin)
+def _more_ram(run: Run) -> list[list[int]]:
+    """[begin, end] of what the image has in slow RAM."""
+    memory = run.target.memory
+    section = run.image.sections.get(memory.slow_ram.section) if memory and memory.slow_ram else None
+    return [[section.address, section.address + section.size_bytes]] if section and section.size_bytes else []
+
+
+def _outside_of(run: Run) -> range:
+    """The addresses of external flash."""
+    region = run.target.memory.external_flash if run.target.memory else None
+    return range(region.origin, region.origin + region.size_bytes) if region else range(0)
+
+
+def _first_flash(run: Run) -> list[tuple[int, bytes]]:
+    return [(address, data) for address, data in run.image.load if address not in _outside_of(run)]
+
+
+def _more_flash(run: Run) -> list[list[Any]]:
+    """[address, file] of what is programmed into external flash; writes the files."""
+    found: list[list[Any]] = []
+    for address, data in run.image.load:
+        if address in _outside_of(run):
+            found.append([address, f"flash-{address:08x}.bin"])
+            (run.folder / found[-1][1]).write_bytes(data)
+    return found
+
+
+def flash_contents(load: Iterable[tuple[int, bytes]], origin: int) -> bytes:
+    """What is programmed from `origin` on: the loaded parts (address, bytes), gaps as erased flash."""
+    parts = list(load)
+    end = max((address + len(data) for address, data in parts), default=origin)
     contents = bytearray(b"\xff" * (end - origin))
-    for address, data in image.load:
+    for address, data in parts:
         if address < origin:
             raise ArtifactError(
                 f"the image loads to 0x{address:08x}, below the target's flash; build it for this target"

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from edgekd.declaration import told
 from edgekd.errors import ConfigError
 from edgekd.pipeline.bundling import linux_params
 from edgekd.pipeline.request import Job, Request, versions
@@ -81,7 +82,10 @@ def export_params(request: Request) -> dict[str, Any]:
     if target.kind == "mcu":
         core = target.core.cpu if target.core else ""
         names = {"prefix": request.prefix, "updatable": request.is_updatable}
-        return {"kind": "mcu", "core": core, **names, "options": asdict(mcu_options(request))}
+        options = asdict(mcu_options(request))
+        if options["regions"] is None:  # came later: keys stay what they were
+            del options["regions"]
+        return {"kind": "mcu", "core": core, **names, "options": options}
     return linux_params(request)
 
 
@@ -179,7 +183,7 @@ def graph_of(artifact: Artifact) -> Any:
 def machine_params(request: Request) -> dict[str, Any]:
     """What of a microcontroller's profile a build and its run depend on."""
     target = request.need_target("mcu")
-    return {table: asdict(getattr(target, table)) for table in ("core", "memory", "emulator", "cost")}
+    return {table: told(getattr(target, table)) for table in ("core", "memory", "emulator", "cost")}
 
 
 def compiler_tools(request: Request) -> dict[str, str]:

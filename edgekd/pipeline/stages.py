@@ -136,7 +136,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "export",
-            version=16,
+            version=17,
             inputs=shipping.export_inputs,
             params=shipping.export_params,
             run=shipping.run_export,
@@ -152,7 +152,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "bench",
-            version=6,
+            version=7,
             inputs=benching.bench_inputs,
             params=benching.bench_params,
             run=benching.run_bench,

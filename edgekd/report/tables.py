@@ -100,6 +100,7 @@ def headline(record: Mapping[str, Any]) -> Iterable[tuple[Cell, Cell, Cell]]:
         yield "flash, bytes", flash["total"], f"linked image: {parts}"
     if ram:
         parts = f"arena {ram['arena']:,} + static {ram['static']:,} + peak stack {ram['stack']:,}"
+        parts += f" + slow RAM {ram['slow']:,}" if ram.get("slow") else ""
         yield "RAM, bytes", ram["total"], parts
     if record["model_bytes"]:
         yield "model file, bytes", record["model_bytes"], ""
