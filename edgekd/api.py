@@ -215,13 +215,17 @@ def check(request: Request, start: Path | None = None) -> dict[str, Any]:
 
 
 def plan(request: Request, out: Path | None = None) -> dict[str, Any]:
-    """The memory plan of the request's model on its microcontroller (edgekd.pipeline.planning.plan_model).
-
-    out: where the picture goes (SVG). Nothing is trained, compiled or run.
-    """
+    """The memory plan of the request's model (edgekd.pipeline.planning.plan_model); out: its SVG."""
     from edgekd.pipeline import planning
 
-    return planning.drawn(planning.plan_model(request), out)
+    return planning.drawn(lambda: planning.plan_model(request), out)
+
+
+def front(request: Request, out: Path | None = None, is_measured: bool = False) -> dict[str, Any]:
+    """The builds of the request's model by cycles, RAM and flash (edgekd.pipeline.fronting.front_of)."""
+    from edgekd.pipeline import fronting, planning
+
+    return planning.drawn(lambda: fronting.front_of(request, is_measured), out)
 
 
 def compress_to_fit(

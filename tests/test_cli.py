@@ -109,6 +109,8 @@ BAD = [
     (("check", "--model", "cut.tflite", "--compiler", "tcc"), 2, "compiler 'tcc' does not exist"),
     (("plan", "--model", "cut.tflite"), 3, "cut.tflite"),
     (("plan", "--model", "cut.tflite", "--target", "rpi4"), 2, "target rpi4 is of kind 'linux'"),
+    (("front", "--model", "cut.tflite"), 3, "cut.tflite"),
+    (("front", "--model", "cut.tflite", "--out", "front.png"), 2, "name a file that ends in .svg"),
     (("plan",), 2, "recipe digits has no int8 model in the store yet"),
     (("check", "--target", "mcu-sim"), 2, "recipe digits has no int8 model in the store yet"),
     (("check", "--model", "cut.tflite", "--target", "rpi4"), 2, "target rpi4 is of kind 'linux'"),

@@ -122,6 +122,7 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "to_fit": (False, "find the mildest methods that fit the target and pass the gate"),
     "max_flash": ("", "bytes of flash that a model may take (16k: 16,384; default: the target's)"),
     "max_ram": ("", "bytes of RAM that a model may take, stack included (default: the target's)"),
+    "measure": (False, "build and run the builds of the front on the emulated core"),
     "max_cycles": ("", "modelled cycles that one inference may take (5M: 5,000,000)"),
 }
 MADE_FROM = ("recipe", "target", "model", "data", "source", "log", "samples")
@@ -133,6 +134,7 @@ FIT = ("to_fit", "max_flash", "max_ram", "max_cycles")
 NO_REQUEST = {
     *FIT,
     "json",
+    "measure",
     "to",
     "samples",
     "out",

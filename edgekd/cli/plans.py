@@ -1,4 +1,4 @@
-"""The tasks that show what the compiler would build: the memory plan."""
+"""The tasks that show what the compiler would build: the memory plan, and the builds to choose from."""
 
 from __future__ import annotations
 
@@ -26,6 +26,26 @@ def plan(**given: Any) -> None:
         print(f"picture: {given['out']}")
     else:
         advise(f"invoke plan {origin(given)} --out plan.svg draws it")
+
+
+@command("model", "recipe", "target", "compiler", "measure", "out", "store", "json")
+def front(**given: Any) -> None:
+    """The builds that none beats in cycles, RAM and flash, by estimates; --measure runs them."""
+    from edgekd import api
+    from edgekd.report.front import show_front
+    from edgekd.report.screen import ProgressView
+
+    with ProgressView() as view:
+        request = make_request(view, with_target(given))
+        found = api.front(request, Path(given["out"]) if given["out"] else None, given["measure"])
+    if given["json"]:
+        print_json(found)
+        return
+    show_front(found)
+    if given["out"]:
+        print(f"picture: {given['out']}")
+    if any(row["on_front"] for row in found["builds"]):
+        advise(f"invoke bench {origin(given)} --target {found['target']} with the options of one of them")
 
 
 def with_target(given: dict[str, Any]) -> dict[str, Any]:

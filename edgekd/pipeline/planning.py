@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,19 +34,19 @@ def plan_model(request: Request) -> dict[str, Any]:
     return {"target": target.name, "family": family, **found, "picture": plan_svg(found)}
 
 
-def drawn(found: dict[str, Any], out: Path | None) -> dict[str, Any]:
-    """`found` without its "picture", which is written to `out`, whole or not at all.
+def drawn(make: Callable[[], dict[str, Any]], out: Path | None) -> dict[str, Any]:
+    """What `make` gives without its "picture", which is written to `out`, whole or not at all.
 
-    Raises ConfigError where `out` is no .svg file or lies in no folder.
+    Raises ConfigError before anything is made where `out` is no .svg file or lies in no folder.
     """
-    picture = found.pop("picture")
-    if out is None:
-        return found
-    if out.suffix != ".svg":
+    if out is not None and out.suffix != ".svg":
         raise ConfigError(f"--out is {str(out)!r}, and the picture is an SVG: name a file that ends in .svg")
-    if not out.parent.is_dir():
+    if out is not None and not out.parent.is_dir():
         raise ConfigError(f"{out.parent}: no such folder; make it, or name another file with --out")
-    write_atomically(out, picture.encode())
+    found = make()
+    picture = found.pop("picture")
+    if out is not None:
+        write_atomically(out, picture.encode())
     return found
 
 

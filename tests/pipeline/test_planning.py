@@ -38,3 +38,12 @@ def test_a_picture_that_cannot_be_written(
     with pytest.raises(ConfigError, match=message):
         api.plan(request_, tmp_path / name)
     assert not (tmp_path / name).exists()
+
+
+def test_the_front_of_a_file_with_its_picture(request_: api.Request, tmp_path: Path) -> None:
+    found = api.front(request_, tmp_path / "front.svg")
+    best = [row for row in found["builds"] if row["on_front"]]
+    assert [row["number"] for row in best] == list(range(1, len(best) + 1)) and best
+    assert all(row["measured"] is None and row["cycles"] for row in found["builds"])
+    assert (tmp_path / "front.svg").read_text("utf-8").startswith("<svg")
+    assert found["notes"][0].startswith("est.: ") and list(request_.store.all()) == []
