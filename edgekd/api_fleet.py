@@ -324,12 +324,26 @@ def enrol(
     url: str = "",
     restart: tuple[str, ...] = (),
     report_url: str = "",
+    clock: str = "",
+    user: str = "",
     again: bool = False,
 ) -> dict[str, Any]:
-    """Put the agent on devices and keep their public keys; a row each, "counts" and "exit_code"."""
+    """Put the agent on devices and keep their public keys; a row each, "counts" and "exit_code".
+
+    clock: "synced" (default with `url`) or "system" (default without: what comes over the pinned session
+    needs no clock to be new); user: whom trials run as. Raises ConfigError.
+    """
     from edgekd.fleet import driving
 
-    terms = driving.Terms(hardware, models, url, restart=restart, report_url=report_url)
+    terms = driving.Terms(
+        hardware,
+        models,
+        url,
+        clock or ("synced" if url else "system"),
+        user,
+        restart=restart,
+        report_url=report_url,
+    )
     now = datetime.now(UTC)
     return driving.enrol(asked.hosts, asked.way, terms, asked.folder, now, tell, again=again)
 

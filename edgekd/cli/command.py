@@ -100,6 +100,11 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "offline": (False, "all that expires, with the offline keys, too"),
     "models": ("", "models that a device runs, a comma between them (default: the inventory's)"),
     "url": ("", "the static host that devices ask (default: none, they are pushed to)"),
+    "clock": (
+        "",
+        "synced: nothing is installed before a time service has set it (default with --url); system",
+    ),
+    "user": ("", "the login that a model on trial runs as, where the agent is root (default: the agent's)"),
     "report_url": (
         "",
         "where devices put their signed reports: http(s) for PUT, or file:/// (default: nowhere)",

@@ -9,6 +9,7 @@ from invoke.exceptions import Exit
 
 from edgekd.cli.command import SSH, advise, command, number, print_json
 from edgekd.cli.keys import folder_of
+from edgekd.errors import ConfigError
 
 REACH = ("fleet", *SSH, "inventory", "target", "agent_root", "deadline")
 
@@ -64,7 +65,19 @@ def _why(row: dict[str, Any]) -> str:
     return "; ".join([row["refused"]["message"]] if row.get("refused") else reasons)
 
 
-@command(*REACH, "hardware", "models", "url", "report_url", "restart", "again", "json", group="fleet")
+@command(
+    *REACH,
+    "hardware",
+    "models",
+    "url",
+    "report_url",
+    "clock",
+    "user",
+    "restart",
+    "again",
+    "json",
+    group="fleet",
+)
 def enrol(**given: Any) -> None:
     """Put the agent on devices, and keep the public key that each makes."""
     _run(
@@ -74,10 +87,18 @@ def enrol(**given: Any) -> None:
         models=_words(given["models"]),
         url=given["url"],
         report_url=given["report_url"],
+        clock=_clock(given["clock"]),
+        user=given["user"],
         restart=tuple(given["restart"].split()),
         again=given["again"],
     )
     advise("invoke fleet.push --to " + given["to"])
+
+
+def _clock(text: str) -> str:
+    if text not in ("", "synced", "system"):
+        raise ConfigError(f"--clock is {text!r}; it must be synced or system")
+    return text
 
 
 @command(*REACH, "json", group="fleet")

@@ -1,9 +1,9 @@
 """The agent as one file, `edgekd-agent.pyz`: a zip application of pure Python that any Python >= 3.11 runs.
 
 It holds the agent, the runner of edgekd's bench, and python-tuf with securesystemslib, as they are installed
-here: the device needs no package installer and no network. python-tuf imports urllib3 for a fetcher that the
-agent has no use for; names without anything behind them stand in its place, which spares the device a third
-of the start. Entries are sorted, stored and of one date.
+here: the device needs no package installer and no network. Only python-tuf's own fetcher is left out, and
+urllib3 with it: the agent has another one, and names without anything behind them in its place spare the
+device a third of the start. Entries are sorted, stored and of one date.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OWN = (
 )
 OWN_FOLDERS = ("device/agent", "fleet/agent")
 LIBRARIES = ("tuf", "securesystemslib")
-NOT_NEEDED = ("emscripten", "tests", "/test_", "requests_fetcher", "pyopenssl", "socks")
+NOT_NEEDED = ("emscripten", "tests", "/test_", "requests_fetcher", "_internal/proxy")
 STAND_IN = b"def __getattr__(name: str) -> type:\n    return type(name, (), {})\n"
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # the first date that a zip file can hold
 REGULAR_FILE_MODE = 0o100644 << 16
@@ -52,7 +52,7 @@ def agent_archive() -> bytes:
         }
     for library in LIBRARIES:
         found |= _sources(library)
-    found |= {f"urllib3/{name}.py": STAND_IN for name in ("__init__", "util/url")}
+    found["tuf/ngclient/urllib3_fetcher.py"] = STAND_IN
     for folder in {name.rpartition("/")[0] for name in found if name.endswith(".py")}:
         found.setdefault(f"{folder}/__init__.py", b"")  # zip files have no namespace packages
     found["__main__.py"] = MAIN.encode()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+from edgekd.device.agent.engines import architecture
+from tests.fleet import native_models
 from tests.fleet.hosts import memory_folder
 
 
@@ -15,3 +17,10 @@ def fast_path() -> Iterator[Path]:
     """A folder in memory where the system has one; other users may read it."""
     with memory_folder() as folder:
         yield folder
+
+
+@pytest.fixture(scope="session")
+def native(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Mapping[str, bytes]]:
+    """Bundles of native code for this machine, the good one and the bad ones; needs("ziglang")."""
+    cache = tmp_path_factory.getbasetemp().parent / "compiler-cache"
+    return native_models.releases(tmp_path_factory.mktemp("native") / "made", (architecture(),), cache)

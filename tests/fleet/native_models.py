@@ -18,7 +18,7 @@ import numpy as np
 from edgekd.export.native import exact_answers, native_file, native_graph
 from edgekd.export.variants import to_channels_last
 from edgekd.mcu.codegen import generate
-from edgekd.mcu.toolchain import find_compiler
+from edgekd.mcu.toolchain import Compiler, find_compiler
 from edgekd.qgraph.onnx_reader import read_onnx
 from edgekd.resources import resource_dir
 from tests.device.support import make_bundle
@@ -77,8 +77,12 @@ CHANGES = {  # of native_model.c: what, by what
 }
 
 
-def releases(folder: Path, architectures: Sequence[str] = ARCHITECTURES) -> dict[str, Mapping[str, bytes]]:
-    """Mood -> the files of a release, as Fleet.release takes them; `folder` is scratch."""
+def releases(
+    folder: Path, architectures: Sequence[str] = ARCHITECTURES, cache: Path | None = None
+) -> dict[str, Mapping[str, bytes]]:
+    """Mood -> the files of a release, as Fleet.release takes them; `folder` is scratch,
+    `cache` the compiler's.
+    """
     bundle = make_bundle(folder / "made", 1, channels=24)
     int8 = native_graph(read_onnx((bundle / "int8.onnx").read_bytes(), "int8.onnx"))
     golden = io.BytesIO()
@@ -92,7 +96,8 @@ def releases(folder: Path, architectures: Sequence[str] = ARCHITECTURES) -> dict
     table["variants"] = {"native": native | {"golden": rule | {"step": step}}}
     common = {name: (bundle / name).read_bytes() for name in ("samples_x.npy", "samples_y.npy")}
     common |= {"golden_native.npy": golden.getvalue(), "bundle.json": json.dumps(table).encode()}
-    objects = _shared_objects(folder, generate(int8).files, architectures)
+    compiler = find_compiler("clang", cache or folder.parent / "compiler")
+    objects = _shared_objects(folder, generate(int8).files, architectures, compiler)
     return {
         name: {f"bundle/{path}": data for path, data in (common | _in_mood(objects, place)).items()}
         | {"bench.json": b"{}", "bom.cdx.json": b"{}"}
@@ -101,13 +106,12 @@ def releases(folder: Path, architectures: Sequence[str] = ARCHITECTURES) -> dict
 
 
 def _shared_objects(
-    folder: Path, sources: Mapping[str, str], architectures: Sequence[str]
+    folder: Path, sources: Mapping[str, str], architectures: Sequence[str], compiler: Compiler
 ) -> dict[str, bytes]:
     place = folder / "sources"
     place.mkdir(parents=True)
     for file, code in {**sources, "native_model.c": _interface()}.items():
         (place / file).write_text(code)
-    compiler = find_compiler("clang", folder.parent / "compiler")
     for each in architectures:
         compiler.compile_linux_shared(each, sorted(place.glob("*.c")), [place], place / native_file(each))
     return {native_file(each): (place / native_file(each)).read_bytes() for each in architectures}

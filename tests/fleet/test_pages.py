@@ -1,4 +1,6 @@
-"""SECURITY.md names tests that exist, and docs/fleet.md every move of the drill's thief."""
+"""SECURITY.md names tests that exist, docs/fleet.md every move of the drill's thief, docs/fleet-attacks.md
+each attack that is played, with its reason.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgekd.fleet import thief
+from tests.fleet.attack_table import PAGE, WORDS
+from tests.fleet.test_attacks import ATTACKS
 
 ROOT = Path(__file__).resolve().parents[2]
 SECURITY = (ROOT / "SECURITY.md").read_text("utf-8")
@@ -33,3 +37,10 @@ def test_the_thiefs_table_is_whole() -> None:
     refusals = set(re.findall(r"refuses: ([\w-]+)", table))
     answers = {found for move in thief.MOVES for found in re.findall(r"refuses: ([\w-]+)", move.answer)}
     assert refusals == answers - {"expired"}
+
+
+def test_the_table_of_attacks_is_of_the_attacks_that_are_played() -> None:
+    rows = [line.split(" | ") for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| ")][1:]
+    told = [(row[0].removeprefix("| "), row[1].strip("`")) for row in rows]
+    assert told == [(WORDS[attack.__name__], reason) for attack, reason in ATTACKS]
+    assert all(len(row) == 3 and len(row[2]) > 10 for row in rows)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks import soak
 from edgekd.errors import ConfigError
 from edgekd.fleet.formats import Wave, in_wave, wave_mark
 from edgekd.fleet.gate import Limits
@@ -188,6 +191,24 @@ def test_a_slice_of_the_simulation() -> None:
         assert found[0.1].lost_median <= 10 and found[1.0].lost_most <= 10
     alone = sweep(fleet, limits, [0.1], 60, 1)
     assert alone[0.1].lost_median <= 3 and alone[0.1].lost_p95 <= 18
+
+
+@pytest.mark.parametrize("name", ["fleet-gate", "fleet-gate-seed-1"])
+def test_the_committed_rollouts_keep_the_gates_promises(name: str) -> None:
+    """10,000 devices, 1,000 rollouts a rate, two seeds: good releases pass, bad ones stop on few losses."""
+    found = json.loads((soak.RESULTS / f"{name}.json").read_text())
+    result = found["result"]
+    assert found["count"] >= 1000 and result["devices"] == 10_000 and result["silent"] == 0.05
+    alone, resumed = result["operator absent"], result["operator resumes"]
+    for rate in ("0.005", "0.01"):
+        assert alone[rate]["shares"].get("stopped", 0) == 0
+        assert resumed[rate]["shares"].get("stopped", 0) <= 0.002
+    for rate in ("0.03", "0.05", "0.1", "0.3", "1"):
+        assert resumed[rate]["shares"]["stopped"] >= 0.999 and alone[rate]["shares"].get("finished", 0) == 0
+    assert alone["0.1"]["lost_median"] <= 3 and alone["0.1"]["lost_p95"] <= 18
+    assert resumed["0.1"]["lost_p95"] <= 18
+    assert result["convicted in an outage of the network"] == 0 and result["rollouts in an outage"] >= 100
+    assert len(result["other rules"]) == 3
 
 
 def test_an_outage_of_the_network_convicts_nothing() -> None:

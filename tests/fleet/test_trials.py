@@ -7,6 +7,7 @@ in the same sandbox.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -16,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from edgekd.device.agent.engines import architecture
-from edgekd.fleet import formats
-from edgekd.fleet.agent import machine, seccomp, trial
+from edgekd.fleet import formats, pair
+from edgekd.fleet.agent import config, machine, seccomp, trial
 from edgekd.fleet.agent.config import Config
 from edgekd.fleet.agent.health import FAILURES, Measured, judge
 from edgekd.fleet.agent.trial import SandboxedTrial, Told, verdict_of
 from edgekd.fleet.formats import Health
+from edgekd.fleet.shipping import agent_archive
 from tests.device.support import conv_net, make_bundle
 from tests.fleet import native_models
 from tests.fleet.hosts import TestDevice, memory_folder, serving
@@ -148,12 +149,6 @@ def test_a_bad_model_never_serves(
         assert found.outcome == {MODEL: "reverted"} and device.release == 1, judged.last
         assert judged.last["verdict"] == reason and judged.last["seconds"] < 60
         assert device.visit(host.url).outcome == {MODEL: "unchanged"}
-
-
-@pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Mapping[str, bytes]]:
-    """Bundles of native code for this machine, the good one and the bad ones."""
-    return native_models.releases(tmp_path_factory.mktemp("native") / "made", (architecture(),))
 
 
 @pytest.mark.needs("ziglang")
@@ -337,3 +332,52 @@ DONE = {"top1": 1.0, "steps": 0.0}
 )
 def test_how_a_trial_ended_is_evidence(told: Told, verdict: machine.Event) -> None:
     assert verdict_of(told, HEALTH, False) == verdict
+
+
+# ---- what the agent itself takes ------------------------------------------------------------------------
+
+# The agent needs Python alone; where `cryptography` is installed, it verifies with that, and takes more.
+WITHOUT_SITE, WITH_CRYPTOGRAPHY = (("-S",), 40_000_000), ((), 44_000_000)
+
+
+@pytest.mark.needs("ziglang", "ssh")
+@pytest.mark.parametrize(
+    ("options", "most_bytes"), [WITHOUT_SITE, WITH_CRYPTOGRAPHY], ids=["bare Python", "with cryptography"]
+)
+def test_a_whole_installation_takes_less_than_40_mb(
+    native: dict[str, Mapping[str, bytes]], options: tuple[str, ...], most_bytes: int
+) -> None:
+    """The shipped file over HTTP: refresh, fetch, trial against the old one, confirm, signed report. The
+    trial's own process has limits of its own; behind it nothing stays."""
+    with memory_folder() as folder, serving(folder / "host") as host:
+        fleet = Fleet(folder / "host")
+        made = fleet.pair()
+        pair.set_fleet_policy(made, formats.FleetPolicy(formats.SCHEMA, "test-fleet", min_interval_s=0))
+        made.releases.refresh()
+        fleet.publish(made)
+        device = TestDevice(folder / "device", fleet)
+        (folder / "agent.pyz").write_bytes(agent_archive())
+        settings = config.dump(Config("pi-1", "pi-sim", (MODEL,), clock="system", python=sys.executable))
+        (device.root / config.FILE).write_text(settings)
+        agent = [sys.executable, "-I", *options, str(folder / "agent.pyz")]
+        where = ["--root", str(device.root)]
+        subprocess.run([*agent, "setup", *where], check=True, capture_output=True)
+        for number in (1, 2):
+            fleet.release(number, native["good"] | {"bom.cdx.json": b" " * number})
+            fleet.choose(number)
+            done = subprocess.run(
+                [*agent, "poll", "--url", host.url, *where], capture_output=True, check=False
+            )
+            report = json.loads(done.stdout)
+            assert report["models"][MODEL]["release"] == number, report
+            assert 20_000_000 < report["peak_rss_bytes"] <= most_bytes
+        command = str(device.root).encode()
+        alive = [p for p in Path("/proc").glob("[0-9]*/cmdline") if command in _read(p)]
+        assert alive == []
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
