@@ -348,6 +348,19 @@ def enrol(
     return driving.enrol(asked.hosts, asked.way, terms, asked.folder, now, tell, again=again)
 
 
+def enrol_new(asked: Reach, tell: Any, **terms: Any) -> dict[str, Any]:
+    """Enrol those of the devices that are not enrolled yet; as `enrol`, with its terms."""
+    from dataclasses import replace
+
+    from edgekd.fleet import devices as known
+
+    there = known.enrolled(asked.folder)
+    new = [host for host in asked.hosts if host.name not in there]
+    if not new:
+        return {"hosts": [], "counts": {}, "exit_code": 0}
+    return enrol(replace(asked, hosts=new), tell, **terms)
+
+
 def push(asked: Reach, tell: Any) -> dict[str, Any]:
     """Let devices install what the rollout chooses for them; as `enrol`."""
     from edgekd.fleet import driving

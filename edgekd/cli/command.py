@@ -123,6 +123,7 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "bom": ("", "an ML-BOM of your own, CycloneDX in JSON"),
     "limits": ("", "TOML file of health limits"),
     "slot_bytes": ("", "room that a device keeps for a release of the model (default: 64 MiB)"),
+    "publish": (False, "sign and publish it at once, with the keys that are here"),
     "strict": (False, "end with an error where there is a warning"),
     "to_fit": (False, "find the mildest methods that fit the target and pass the gate"),
     "max_flash": ("", "bytes of flash that a model may take (16k: 16,384; default: the target's)"),

@@ -13,14 +13,18 @@ from edgekd.errors import ConfigError
 OWN = ("fleet", "hardware", "number", "label", "licence", "bom", "limits", "slot_bytes")
 
 
-@command(*COMMON, *OWN, group="release")
+@command(*COMMON, *OWN, "publish", group="release")
 def create(**given: Any) -> None:
-    """Propose a release of the recipe for the target: bundle, bench record, vectors, ML-BOM, limits."""
+    """Propose a release of the recipe for the target: bundle, bench record, vectors, ML-BOM, limits.
+
+    With --publish it is signed and published at once, where the keys are here.
+    """
     from edgekd import api_fleet
     from edgekd.report.screen import ProgressView
     from edgekd.report.tables import show_table
 
     own = {name: given.pop(name) for name in OWN}
+    at_once = given.pop("publish")
     if not given["target"]:
         raise ConfigError("no target is named; add --target NAME, what the release is for")
     with ProgressView() as view:
@@ -35,12 +39,27 @@ def create(**given: Any) -> None:
             limits=Path(own["limits"]) if own["limits"] else None,
             slot_bytes=number(own["slot_bytes"], "slot-bytes") or 0,
         )
+    if at_once:
+        made |= _publish_now(own)
     if given["json"]:
         print_json(made)
         return
     rows = [(k, ", ".join(v) if isinstance(v, list) else v) for k, v in made.items()]
-    show_table(f"{made['model']} release {made['release']}, proposed", ("what", "value"), rows)
-    advise("edgekd release.sign", "edgekd release.publish")
+    word = "published" if at_once else "proposed"
+    show_table(f"{made['model']} release {made['release']}, {word}", ("what", "value"), rows)
+    if at_once:
+        advise(f"edgekd fleet.start --name {made['model']} --number {made['release']} --to @all")
+    else:
+        advise("edgekd release.sign", "edgekd release.publish")
+
+
+def _publish_now(own: dict[str, Any]) -> dict[str, Any]:
+    """Sign and publish what was proposed: by whom, and how many files. VerifyError where a key lacks."""
+    from edgekd import api_fleet
+
+    signed = api_fleet.release_sign(folder_of(own), ask=ask)
+    done = api_fleet.release_publish(folder_of(own))
+    return {"waiting": "", "signed_by": signed["signed_by"], "published": len(done["published"])}
 
 
 @command("fleet", "keys", "json", group="release")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from invoke.exceptions import Exit
 
 from edgekd.cli.command import SSH, advise, command, number, print_json
 from edgekd.cli.keys import folder_of
@@ -93,15 +96,37 @@ def plan(**given: Any) -> None:
     print_json(made) if given["json"] else show_plan(made)
 
 
-@command(*PLANNED, "json", group="fleet")
+@command(*dict.fromkeys((*PLANNED, *REACH)), "every", "out", "json", group="fleet")
 def start(**given: Any) -> None:
-    """Start a rollout: its canaries may begin; `fleet.watch` widens it."""
+    """Start a rollout: its canaries may begin; `fleet.watch` widens it.
+
+    With --to it enrols those of these devices that are not yet, and watches and pushes until the end.
+    """
     from edgekd import api_rollouts
 
     where = _place(given)
+    if given["to"]:
+        _enrol_new(given, where)
     made = _draft(given, where)
-    _show(given, api_rollouts.start(where, made, ask))
+    found = api_rollouts.start(where, made, ask)
+    if given["to"]:
+        _show(given, _watched(given | {"rollout": made.plan.rollout, "once": False}, where))
+        return
+    _show(given, found)
     advise(f"invoke fleet.watch --rollout {made.plan.rollout}")
+
+
+def _enrol_new(given: dict[str, Any], where: Any) -> None:
+    """Enrol the devices of --to that are not. EdgekdError where one of them cannot be."""
+    from edgekd import api_fleet
+
+    reach = _reach(given)
+    found = api_fleet.enrol_new(reach, lambda *told: None, models=(given["name"],))
+    for row in found["hosts"]:
+        if row["error"]:
+            print(f"edgekd: {row['host']}: {row['error']}", file=sys.stderr)
+    if found["exit_code"]:
+        raise Exit(code=found["exit_code"])
 
 
 @command(*WHERE, "rollout", "every", "once", *REACH, "out", "json", group="fleet")
@@ -110,10 +135,14 @@ def watch(**given: Any) -> None:
 
     --out keeps a picture of the evidence up to date.
     """
+    _show(given, _watched(given, _place(given)))
+
+
+def _watched(given: dict[str, Any], where: Any) -> dict[str, Any]:
+    """Watch under the live table; the last status."""
     from edgekd import api_rollouts
     from edgekd.report.rollout_view import RolloutView
 
-    where = _place(given)
     with RolloutView() as view:
 
         def tell(status: dict[str, Any], events: list[Any]) -> None:
@@ -121,7 +150,7 @@ def watch(**given: Any) -> None:
             if given["out"]:
                 _draw(given, api_rollouts.evidence(where, status["rollout"]))
 
-        found = api_rollouts.watch(
+        return api_rollouts.watch(
             where,
             given["rollout"],
             ask,
@@ -130,7 +159,6 @@ def watch(**given: Any) -> None:
             push=_push(given) if given["to"] else list,
             tell=tell,
         )
-    _show(given, found)
 
 
 @command(*WHERE, "rollout", "out", "json", group="fleet")
@@ -155,16 +183,22 @@ def _draw(given: dict[str, Any], found: dict[str, Any]) -> None:
         ) from None
 
 
-def _push(given: dict[str, Any]) -> Callable[[], list[dict[str, Any]]]:
-    """Push to the devices of --to, and give what they report; who is away says nothing this time."""
+def _reach(given: dict[str, Any]) -> Any:
     from edgekd import api_fleet
 
-    reach = api_fleet.reach(
+    return api_fleet.reach(
         folder_of(given),
         given["to"],
         **{name: given[name] for name in ("inventory", "target", "key", "ssh_config", "agent_root")},
         deadline_s=number(given["deadline"], "deadline"),
     )
+
+
+def _push(given: dict[str, Any]) -> Callable[[], list[dict[str, Any]]]:
+    """Push to the devices of --to, and give what they report; who is away says nothing this time."""
+    from edgekd import api_fleet
+
+    reach = _reach(given)
 
     def push() -> list[dict[str, Any]]:
         rows = api_fleet.push(reach, lambda *told: None)["hosts"]

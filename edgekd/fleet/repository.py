@@ -243,7 +243,8 @@ def _sign(md: Signable, signer: Signer) -> None:
     try:
         md.sign(signer, append=True)
     except UnsignedMetadataError as error:
-        reason = error.__cause__ or error
+        cause = error.__cause__ or error
+        reason = str(cause) or type(cause).__name__
         raise VerifyError(f"key {signer.public_key.keyid[:12]} did not sign: {reason}; mend that") from None
 
 

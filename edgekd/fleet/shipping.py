@@ -34,7 +34,7 @@ REGULAR_FILE_MODE = 0o100644 << 16
 MAIN = """import sys
 if sys.version_info < (3, 11):
     sys.exit("edgekd-agent needs Python 3.11 or newer and this is %d.%d" % sys.version_info[:2])
-for name in ("boto3", "botocore", "google", "azure", "hvac", "PyKCS11", "asn1crypto"):
+for name in ("boto3", "botocore", "google", "azure", "hvac", "pkcs11", "asn1crypto"):
     sys.modules[name] = None  # signers of clouds and cards, which a device that only verifies never needs
 from edgekd.fleet.agent.main import main
 sys.exit(main())

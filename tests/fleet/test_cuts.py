@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 
 import pytest
 
+from benchmarks import soak
 from edgekd.fleet.agent import durable, machine, slots
 from edgekd.fleet.agent.disk import RealDisk
 from edgekd.fleet.agent.fetch import fetch
@@ -162,3 +164,11 @@ def test_other_bytes_than_signed_never_reach_staging(extra: bytes | None, reason
         fetch(disk, made.sha256, made.note, made.wanted(), lies)
     assert refused.value.reason == reason
     assert disk.names("incoming") == [] and not slots.is_whole(disk, made.sha256)
+
+
+def test_the_committed_soak_is_whole() -> None:
+    found = json.loads((soak.RESULTS / "fleet-cuts.json").read_text())
+    counts = found["result"]["counts"]
+    assert found["seed"] is not None and len(found["commit"]) == 40
+    assert found["count"] == counts["cuts"] >= 1_000_000 and counts["broken"] == 0
+    assert found["result"]["failures"] == [] and found["result"]["scenarios"] == list(SCENARIOS)

@@ -20,13 +20,13 @@ from edgekd.fleet import formats, keys, releasing
 from edgekd.fleet.home import open_home
 from edgekd.fleet.releasing import Parts, Wish
 from tests.device.support import Sshd
-from tests.fleet.field import HERE, releasing_bom
+from tests.fleet.field import releasing_bom
 from tests.fleet.made import MODEL
 from tests.fleet.test_commands import PASSPHRASE, edgekd
 from tests.fleet.test_releasing import DIGEST
 
 pytestmark = [pytest.mark.needs("sshd", "ssh", "ziglang")]
-COUNT = 2
+COUNT, BOARD = 2, "rpi4"
 
 
 @dataclass
@@ -63,13 +63,13 @@ def project(
         kind="linux",
         contents={path: data for path, data in native["good"].items() if path.startswith("bundle/")},
         golden=("bundle/golden_native.npy",),
-        record=new_record(target=HERE, artifact={"digest": DIGEST}),
+        record=new_record(target=BOARD, artifact={"digest": DIGEST}),
         bom=releasing_bom(),
         steps=0,
         made_from=formats.MadeFrom("export", "0123", DIGEST),
     )
     home = open_home(fast_path / "fleet", datetime.now(UTC))
-    releasing.propose(home, parts, Wish((HERE,)))
+    releasing.propose(home, parts, Wish((BOARD,)))
     releasing.sign(home, passphrases.ask)
     releasing.publish(home)
     with contextlib.ExitStack() as running:
@@ -83,7 +83,7 @@ def project(
             servers.append(server)
             address = f"{server.user}@127.0.0.1:{server.port}"
             lines.append(
-                f'device-{number} = {{ address = "{address}", target = "rpi4", models = ["{MODEL}"] }}'
+                f'device-{number} = {{ address = "{address}", target = "{BOARD}", models = ["{MODEL}"] }}'
             )
             with (fast_path / ".edgekd" / "known_hosts").open("a") as stream:
                 stream.write(server.known_hosts.read_text())
@@ -97,7 +97,7 @@ def project(
 
 def test_enrolled_started_and_watched_over_ssh(project: Project) -> None:
     """Three commands behind a signed release: the devices decide, the sessions carry what they say."""
-    code, found = project.run("fleet.enrol", *project.reach, "--hardware", HERE)
+    code, found = project.run("fleet.enrol", *project.reach)
     assert (code, found["counts"]) == (0, {"enrolled": COUNT})
     code, found = project.run("fleet.start", "--name", MODEL, "--number", "1", "--canaries", "1")
     assert (code, found["status"], found["allowed"]) == (0, "running", 1)
@@ -111,8 +111,14 @@ def test_enrolled_started_and_watched_over_ssh(project: Project) -> None:
     assert [row["releases"] for row in found["hosts"]] == [{MODEL: 1}] * COUNT
 
 
+def test_one_command_enrols_leads_and_watches(project: Project) -> None:
+    options = ("--name", MODEL, "--number", "1", "--canaries", "1", "--every", "1")
+    code, found = project.run("fleet.start", *options, *project.reach)
+    assert (code, found["status"], found["confirmed"]) == (0, "finished", COUNT)
+
+
 def test_a_frozen_device_costs_its_deadline_and_no_more(project: Project) -> None:
-    project.run("fleet.enrol", *project.reach, "--hardware", HERE)
+    project.run("fleet.enrol", *project.reach)
     os.kill(project.servers[1].process.pid, signal.SIGSTOP)
     try:
         code, found = project.run("fleet.status", *project.reach, "--deadline", "8")
