@@ -23,6 +23,7 @@ from edgekd.fleet.gate import Limits
 from edgekd.fleet.rollout import ENDED, Event, Plan, Rollout, replay
 
 LEASE_S = 60.0
+MOST_AHEAD_S = 3600.0  # a lease beyond that was written by a clock that has stepped back since
 BUSY_S = 30.0
 
 _metadata = sa.MetaData()
@@ -199,7 +200,7 @@ class EventLog:
             row = connection.execute(
                 sa.select(_leases).where(_leases.c.rollout == rollout).with_for_update()
             ).first()
-            if row is not None and row.owner != owner and row.expires_at_s > now_s:
+            if row is not None and row.owner != owner and 0 < row.expires_at_s - now_s <= MOST_AHEAD_S:
                 return str(row.owner)
             values = {"owner": owner, "expires_at_s": now_s + LEASE_S}
             if row is None:

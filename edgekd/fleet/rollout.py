@@ -178,7 +178,7 @@ class Rollout:
             len(self.plan.devices),
             self.allowed,
             lost_canaries=len(self._lost - self.accepted),
-            is_over=begun or now_s >= self.widened_at_s + self.plan.deadline_s,
+            is_over=begun or self._is_past(self.widened_at_s, now_s),
             has_yes=self.has_yes,
         )
 
@@ -200,11 +200,15 @@ class Rollout:
             return [Event("widened", now_s, allowed=found.allowed, why=found.why)]
         return [Event("finished", now_s, why=found.why)] if found.action == "finish" else []
 
+    def _is_past(self, at_s: float, now_s: float) -> bool:
+        """Whether a deadline that began at `at_s` is over; one that begins a whole deadline from now was
+        written by a clock that has stepped back since, and is not waited for."""
+        return not at_s - self.plan.deadline_s <= now_s < at_s + self.plan.deadline_s
+
     def _silent(self, now_s: float) -> tuple[str, ...]:
         while self._waiting and self.ledger.outcome(self._waiting[0][1]) != "open":
             self._waiting.popleft()
-        limit_s = now_s - self.plan.deadline_s
-        late = takewhile(lambda waiting: waiting[0] <= limit_s, self._waiting)
+        late = takewhile(lambda waiting: self._is_past(waiting[0], now_s), self._waiting)
         return tuple(device for _, device in late if self.ledger.outcome(device) == "open")
 
     @property

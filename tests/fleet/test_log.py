@@ -327,3 +327,43 @@ def test_devices_on_the_release_before_are_the_control(url: str) -> None:
     assert (state.control.admitted, state.control.failed) == (2, 1)
     state.apply(Event("admitted", 5.0, devices=(two,)))
     assert answers(state, [Report(two, "unwell", 6.0), Report("stranger", "well", 6.0)], 6.0) == []
+
+
+def test_a_locked_database_is_said_and_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, _ = started(str(tmp_path / "fleet.db"))
+    log.close()
+    monkeypatch.setattr("edgekd.fleet.log.BUSY_S", 0.1)
+    log = EventLog(str(tmp_path / "fleet.db"))
+    with sqlite3.connect(tmp_path / "fleet.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(RolloutError) as error:
+            log.append("digits-2", 1, [Event("paused", 2.0, "ana")])
+        assert "locked" in one_sentence(error)
+        other.execute("ROLLBACK")
+    assert log.append("digits-2", 1, [Event("paused", 2.0, "ana")]) == 2
+
+
+@pytest.mark.parametrize("jump_s", [73 * 365 * 86_400.0, -50 * 365 * 86_400.0])
+def test_a_watchers_clock_that_steps_ends_in_the_same_state(url: str, jump_s: float) -> None:
+    """It steps, the watcher dies there, and another one goes on with a clock that is right."""
+    log, host = started(url)
+    mine = watcher(log, host, "ana")
+    for now_s in (1e9, 1e9 + 1, 1e9 + jump_s):
+        mine.step(now_s)
+    other = watcher(EventLog(url), host, "ben")
+    for look in range(80):
+        other.step(1e9 + 10 + 30 * look)
+    assert other.holder is None and other.rollout.status == "finished"
+    assert host.said == (1_000_000, "running", 1) and other.rollout.ledger.failed == 0
+
+
+def test_a_device_that_was_admitted_in_the_future_is_not_waited_for(url: str) -> None:
+    log, host = started(url)
+    silent = Report(watcher(log, host).rollout.plan.devices[0], "began", 1.0)
+    mine = Watcher(log, "digits-2", "ana", lambda: [silent], host)
+    mine.step(4e9)
+    later = Watcher(log, "digits-2", "ana", list, host)
+    later.step(1e9)
+    assert (later.rollout.ledger.silent, later.rollout.status) == (1, "paused")
