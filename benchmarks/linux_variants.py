@@ -12,6 +12,7 @@ compared on the device itself. Results of targets that are not run stay in FILE 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import json
 import os
@@ -31,7 +32,7 @@ from edgekd.device.deploy import deploy
 from edgekd.errors import EdgekdError
 from edgekd.pipeline.bundling import BUNDLE
 from edgekd.report.tables import show_table
-from edgekd.target import load_target
+from edgekd.target import Target, load_target
 
 FILES = {
     "kws": "kws_ref_model",
@@ -52,6 +53,7 @@ KEPT = (
     "verdict",
     "why",
 )
+PATIENT_S = 300.0
 LOW_LIMITS = {"max_seconds": 4.0, "runs": 200, "quiet_s": 1800.0, "total_s": 14400.0}
 
 
@@ -122,14 +124,14 @@ def bundle_of(model: str, target: str, folder: Path, samples: int | None) -> Pat
 
 def measure(model: str, target_name: str, folder: Path, samples: int | None) -> dict[str, Any]:
     """Deploy the bundle and let the device choose; what of it is worth keeping."""
-    target = load_target(target_name, [ROOT / "targets"])
+    target = patient(load_target(target_name, [ROOT / "targets"]))
     bundle = bundle_of(model, target_name, folder, samples)
     places = {"directory": folder, "known_hosts": ROOT / ".edgekd" / "known_hosts"}
-    assert target.connection is not None
+    assert target.connection is not None and target.runtime is not None
     with open_transport(target, **places) as transport:
         root = target.connection.root
         deploy(transport, bundle, root)
-        record = bench_device(transport, root, again=True, threads=target.runtime.threads, **LOW_LIMITS)  # type: ignore[union-attr]
+        record = bench_device(transport, root, again=True, threads=target.runtime.threads, **LOW_LIMITS)
     selection = record["selection"]
     best = min((row["p50_us"] for row in selection["candidates"] if row["p50_us"]), default=None)
     rows = []
@@ -149,6 +151,12 @@ def measure(model: str, target_name: str, folder: Path, samples: int | None) -> 
     }
     device = {key: record["device"][key] for key in ("architecture", "cpu", "board", "os", "cores")}
     return facts | {"metric": metric_of(bundle), "samples": record["samples"], "device": device, "rows": rows}
+
+
+def patient(target: Target) -> Target:
+    """The target, waited for as long as an emulator beside other work may need."""
+    assert target.connection is not None
+    return dataclasses.replace(target, connection=dataclasses.replace(target.connection, timeout_s=PATIENT_S))
 
 
 def metric_of(bundle: Path) -> str:

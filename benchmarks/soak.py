@@ -27,6 +27,7 @@ from benchmarks.soaks.graphs import graphs, histogram
 from benchmarks.soaks.mutations import mutations
 from benchmarks.soaks.pi_cuts import pi_cuts
 from benchmarks.soaks.pi_faults import pi_faults
+from benchmarks.soaks.pi_trixie import pi_trixie
 from benchmarks.soaks.places import RESULTS, ROOT
 from benchmarks.soaks.rollouts import rollouts
 
@@ -40,6 +41,7 @@ SOAKS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {
     "mutations": (mutations, 200_000),
     "pi-cuts": (pi_cuts, 20),
     "pi-faults": (pi_faults, 20),
+    "pi-trixie": (pi_trixie, 3),
 }
 IN_MINUTES = ("mutations", "fleet-cuts")
 

@@ -96,10 +96,11 @@ def make_bundle(
     channels: int = 16,
     side: int = 8,
     every_variant: bool = False,
+    architectures: tuple[str, ...] = (),
 ) -> Path:
     """A bundle whose labels are the float model's answers, so that its float accuracy is 1.
 
-    every_variant: with a .tflite and C compiled for this machine besides the two ONNX models.
+    every_variant: with a .tflite and C compiled for `architectures` (this machine's when empty), too.
     """
     from edgekd.export.onnx_session import run_onnx
     from edgekd.quantize.activation import uint8_variant
@@ -108,7 +109,7 @@ def make_bundle(
     x = np.random.default_rng(seed + 1).normal(size=(samples, 1, side, side)).astype(np.float32)
     float_onnx = conv_net(seed, channels, side)
     int8_onnx = quantized(float_onnx, x, folder)
-    integer = integer_model(int8_onnx, folder) if every_variant else None
+    integer = integer_model(int8_onnx, folder, architectures) if every_variant else None
     if activation == "uint8":
         int8_onnx = uint8_variant(int8_onnx)
     classes = run_onnx(float_onnx, x).argmax(1)
@@ -131,8 +132,8 @@ def make_bundle(
     return out
 
 
-def integer_model(int8_onnx: bytes, folder: Path) -> IntegerModel:
-    """The forms of the int8 graph that a bundle may hold: its .tflite, and C for this machine."""
+def integer_model(int8_onnx: bytes, folder: Path, architectures: tuple[str, ...] = ()) -> IntegerModel:
+    """The forms of the int8 graph that a bundle may hold: its .tflite, and C for `architectures` or here."""
     from edgekd.device.agent.engines import architecture
     from edgekd.export.native import build_native, native_graph
     from edgekd.mcu.toolchain import find_compiler
@@ -140,7 +141,9 @@ def integer_model(int8_onnx: bytes, folder: Path) -> IntegerModel:
 
     graph = read_onnx(int8_onnx, "int8.onnx")
     compiler = find_compiler("clang", folder / "compiler")
-    return IntegerModel(graph, True, build_native(native_graph(graph), [architecture()], compiler))
+    return IntegerModel(
+        graph, True, build_native(native_graph(graph), architectures or [architecture()], compiler)
+    )
 
 
 def rewritten(bundle: Path) -> Path:

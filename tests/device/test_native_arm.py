@@ -6,7 +6,6 @@ flags, linked with native_runner.c in place of Python's loader, so it needs no l
 
 from __future__ import annotations
 
-import base64
 import shutil
 from pathlib import Path
 
@@ -52,9 +51,21 @@ def program(graph: QGraph, architecture: str, compiler: Compiler, folder: Path) 
 
 def answers(pi: VirtualPi, code: bytes, taken: bytes) -> bytes:
     """What the program answers on the device."""
-    pi.shell(f"base64 -d > program <<'END'\n{base64.b64encode(code).decode()}\nEND\nchmod +x program")
-    said = pi.shell(f"base64 -d <<'END' | ./program | base64 -w0\n{base64.b64encode(taken).decode()}\nEND")
-    return base64.b64decode(said)
+    talk(pi, "cat > program && chmod +x program", code)
+    return talk(pi, "./program", taken)
+
+
+def talk(pi: VirtualPi, line: str, data: bytes) -> bytes:
+    """What a line of shell prints that reads `data`."""
+    told = b""
+    with pi.connect() as transport:
+        conversation = transport.start(["sh", "-c", f"head -c {len(data)} | ({line})"])
+        conversation.send(data, 120.0)
+        while more := conversation.receive(120.0):
+            told += more
+        status, errors = conversation.finish(10.0)
+    assert status == 0, errors
+    return told
 
 
 def graph_of(name: str) -> QGraph:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import subprocess
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -54,10 +55,14 @@ def test_a_pulled_cable_and_a_frozen_machine_come_back(virtual_pi: VirtualPi) ->
 
 
 @needs_pi
-def test_the_doctor_finds_it_well(virtual_pi: VirtualPi) -> None:
+def test_the_doctor_finds_it_well_and_its_clock_late(virtual_pi: VirtualPi) -> None:
     rows = {row["check"]: row for row in examine_device(virtual_pi.connect, "edgekd")}
     assert rows["reachable"]["state"] == rows["root"]["state"] == rows["space"]["state"] == "ok"
-    assert "glibc 2.36" in rows["system"]["found"]
+    assert "glibc 2.36" in rows["system"]["found"] and rows["clock"]["state"] == "ok"
+    virtual_pi.shell(f"date -u -s @{time.time() - 86400:.0f}", user="root")
+    late = {row["check"]: row for row in examine_device(virtual_pi.connect, "edgekd")}["clock"]
+    virtual_pi.shell(f"date -u -s @{time.time():.0f}", user="root")
+    assert late["state"] == "bad" and "86,4" in late["found"] and "sudo date" in late["mend"]
 
 
 @pytest.mark.parametrize(
