@@ -31,7 +31,7 @@ from edgekd.target import VARIANTS, Target, load_target
 
 DEFAULT_RECIPE = "digits"
 COMPILERS = ("clang", "gcc")
-OPTIMIZE = ("speed", "flash")
+OPTIMIZE = ("speed", "ram", "flash", "balanced")
 ENGINES = ("unicorn", "qemu")
 StageState = graph.StageState
 
@@ -63,7 +63,8 @@ def request(
     """Check every option and return the request that all other functions take.
 
     model: a .tflite or .onnx file that replaces the recipe; data: an .npz file with x and y that
-    replaces its samples; optimize: what the generated C is to spare, "speed" (the default) or "flash";
+    replaces its samples; optimize: what the generated C is to spare, "speed" (the default), "ram",
+    "flash" or "balanced";
     winograd: whether its 3 x 3 convolutions may take 3.6 times their weights' flash for speed;
     variant: of a Linux bundle, in place of the device's own choice;
     source: where the recipe's samples lie, in place of its data.path; log: a .csv that trainings append a

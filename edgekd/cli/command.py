@@ -28,7 +28,7 @@ OPTIONS: dict[str, tuple[str | bool, str]] = {
     "log": ("", "a .csv that trainings append a line an epoch to, or a folder for TensorBoard"),
     "samples": ("", "use only the first N samples"),
     "compiler": ("", "clang (default, from PyPI) or gcc"),
-    "optimize": ("", "speed (default) or flash: what the generated C is to spare"),
+    "optimize": ("", "speed (default), ram, flash or balanced: what the generated C is to spare"),
     "winograd": (False, "3 x 3 convolutions may take 3.6 times their weights' flash for speed"),
     "engine": ("", "unicorn or qemu (default: the target's)"),
     "variant": ("", "float, int8, litert or native on a Linux device (default: the fastest there)"),

@@ -23,7 +23,7 @@ from edgekd.target import CostModel
 
 # What a byte of flash is worth, as a share of the fastest choice's cycles: with "speed" a kilobyte of code
 # must save a thousandth of them; with "flash" cycles only decide among equals.
-PRICES = {"speed": 1e-6, "flash": 1e3}
+PRICES = {"speed": 1e-6, "ram": 1e-4, "flash": 1e3, "balanced": 1e-5}
 UNKNOWN_CYCLES = 1e12
 
 Candidates = dict[int, tuple["Priced", ...]]
@@ -73,7 +73,8 @@ def candidates_of(graph: QGraph, family: str, options: Options) -> dict[int, tup
     Raises UnsupportedOpError for what no kernel can run.
     """
     is_updatable = options.library.is_updatable
-    found = dsp_candidates(graph, options.winograd) if family == "dsp" and not is_updatable else None
+    plain = options.optimize in ("ram", "balanced")
+    found = dsp_candidates(graph, options.winograd, plain) if family == "dsp" and not is_updatable else None
     every: dict[int, tuple[Candidate, ...]] = {}
     for index in range(len(graph.ops)):
         if not _runs(graph, index):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgekd.errors import UnsupportedOpError
+from edgekd.mcu import codegen_stream
 from edgekd.mcu.choice import Chosen, choose
 from edgekd.mcu.codegen_case import Address, Call, Emission
 from edgekd.mcu.codegen_library import completed
@@ -26,6 +27,9 @@ from edgekd.mcu.options import Options
 from edgekd.mcu.plan import Plan, plan
 from edgekd.mcu.regions import in_regions
 from edgekd.mcu.residuals import fused_residuals
+from edgekd.mcu.rowcost import extra_by_op, with_rows
+from edgekd.mcu.segments import SHARES, chains_of
+from edgekd.mcu.stream import Chain
 from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.passes import optimize
 from edgekd.qgraph.passes.rewrite import plural
@@ -137,18 +141,27 @@ def generate(graph: QGraph, family: str = "portable", options: Options | None = 
         # The DSP leaves clamp to the whole of int8 for nothing, and to less not at all.
         graph, passes = optimize(graph, CHANNEL_MULTIPLE, clamps_are_free=family != "dsp")
     chosen = choose(graph, family, options)
+    chains = chains_of(graph, chosen, options)
     together = fused_residuals(graph, chosen, options)
     if together.changed:
-        graph, passes = together.graph, (*passes, together.report)
-        chosen = choose(graph, family, options)
+        fused = choose(together.graph, family, options)
+        least = _arena_bytes(graph, chosen, chains, options) if chains else 0
+        if not chains or _arena_bytes(together.graph, fused, (), options) <= least:
+            graph, passes, chosen = together.graph, (*passes, together.report), fused
+            chains = ()
     emissions = {index: found.best.emission for index, found in chosen.items()}
     kernels = {kernel.name: kernel for e in emissions.values() for kernel in e.assembly}
-    where = plan(graph, {index: e.scratch_bytes for index, e in emissions.items()})
+    where = _planned(graph, emissions, chains, options)
     where = in_regions(graph, where, options.regions)
+    if chains:
+        emissions = _by_rows(emissions, where)
+        passes += (f"{plural(sum(len(c.stages) for c in chains), 'layer')} run by rows",)
     emissions, in_place = without_idle_copies(emissions, where)
     if in_place:
         passes += (f"{plural(in_place, 'operand')} of concatenations: written in place, not copied",)
-    layers = _layers(graph, {i: chosen[i].running(e, options) for i, e in emissions.items()}, options)
+    extra = {i: n for chain in where.chains for i, n in extra_by_op(graph, chosen, chain).items()}
+    running = {i: chosen[i] if i in extra else chosen[i].running(e, options) for i, e in emissions.items()}
+    layers = _layers(graph, running, options, extra)
     arrays = [array for emission in emissions.values() for array in emission.weights]
     arrays += _constants(graph, emissions)
     arrays, same = (arrays, {}) if library.is_updatable else _once(arrays)
@@ -162,8 +175,34 @@ def generate(graph: QGraph, family: str = "portable", options: Options | None = 
         files |= {"model_dsp.h": assembly.header(kernels), "model_dsp.S": assembly.source(kernels)}
     arena_bytes = max(where.arena_bytes, 1)
     slow = Slow(where.slow_bytes, options.regions.section) if options.regions and where.slow_bytes else None
-    files, weights = completed(given, files, arrays, layers, arena_bytes, library, slow)
+    profile = _calls(emissions, layers, where, profiled=True)
+    files, weights = completed(given, files, arrays, layers, arena_bytes, library, profile, slow)
     return GeneratedModel(files, arena_bytes, tuple(layers), where, graph, passes, weights, library)
+
+
+def _arena_bytes(
+    graph: QGraph, chosen: Mapping[int, Chosen], chains: Sequence[Chain], options: Options
+) -> int:
+    emissions = {index: found.best.emission for index, found in chosen.items()}
+    return _planned(graph, emissions, chains, options).arena_bytes
+
+
+def _planned(
+    graph: QGraph, emissions: Mapping[int, Emission], chains: Sequence[Chain], options: Options
+) -> Plan:
+    scratch = {index: e.scratch_bytes for index, e in emissions.items()}
+    in_chains = {stage.op for chain in chains for stage in chain.stages}
+    consumed = {i: e.consumed for i, e in emissions.items() if e.consumed >= 0 and i not in in_chains}
+    return plan(graph, scratch, chains, consumed if options.optimize in SHARES else {})
+
+
+def _by_rows(emissions: Mapping[int, Emission], where: Plan) -> dict[int, Emission]:
+    """The emissions with those of chains as their stages."""
+    found = dict(emissions)
+    for chain in where.chains:
+        for at, stage in enumerate(chain.stages):
+            found[stage.op] = codegen_stream.streamed(emissions[stage.op], chain, at, where)
+    return found
 
 
 def without_idle_copies(emissions: dict[int, Emission], where: Plan) -> tuple[dict[int, Emission], int]:
@@ -200,7 +239,10 @@ def _check_edges(graph: QGraph) -> None:
             )
 
 
-def _layers(graph: QGraph, chosen: Mapping[int, Chosen], options: Options) -> list[Layer]:
+def _layers(
+    graph: QGraph, chosen: Mapping[int, Chosen], options: Options, extra: Mapping[int, float]
+) -> list[Layer]:
+    """extra: op index -> instructions beside those of the whole layer, of those that run by rows."""
     names = layer_names(graph.tensors[graph.ops[index].outputs[0]].name for index in chosen)
     return [
         Layer(
@@ -208,7 +250,7 @@ def _layers(graph: QGraph, chosen: Mapping[int, Chosen], options: Options) -> li
             graph.ops[index].kind,
             f"model_layer_{index:02d}_{graph.ops[index].kind.lower()}",
             found.best.emission.macs,
-            **found.best.figures(options.cost),
+            **with_rows(found.best.figures(options.cost), extra.get(index, 0.0)),
             others=tuple(other.figures(options.cost) for other in found.others),
         )
         for (index, found), name in zip(chosen.items(), names, strict=True)
@@ -255,12 +297,13 @@ def _source(
         _layer_function(graph, index, emission, layer, where, library)
         for (index, emission), layer in zip(emissions.items(), layers, strict=True)
     ]
+    if where.chains:
+        head += codegen_stream.tables(where.chains, where)
     invoke = _INVOKE.format(
         init="\n    ".join(_prepared(where, library)),
         inputs=_cases(graph.inputs, where),
         outputs=_cases(graph.outputs, where),
-        calls="    (void)model;\n" * (not layers)
-        + "".join(f"    {layer.symbol}(model);\n" for layer in layers),
+        calls="    (void)model;\n" * (not layers) + _calls(emissions, layers, where),
     )
     return LICENSE + head + "".join(functions) + invoke
 
@@ -270,6 +313,28 @@ def _prepared(where: Plan, library: Library) -> list[str]:
     lines = ["model->held.weights = &model_weights;"] if library.is_updatable else []
     lines += ["model->held.slow = &model_slow;"] if where.slow_bytes else []
     return lines or ["(void)model; /* the arena needs no preparation */"]
+
+
+def _calls(
+    emissions: Mapping[int, Emission], layers: Sequence[Layer], where: Plan, *, profiled: bool = False
+) -> str:
+    """All layers in order; chains as loops over their stages. profiled: with `hook` around each."""
+    chains: dict[int, Chain] = {stage.op: chain for chain in where.chains for stage in chain.stages}
+    numbers = {index: number for number, index in enumerate(emissions)}
+    text = ""
+    for (index, layer), number in zip(zip(emissions, layers, strict=True), numbers.values(), strict=True):
+        chain = chains.get(index)
+        if chain is None:
+            text += f"    hook(context, {number}, 0);\n" * profiled + f"    {layer.symbol}(model);\n"
+            text += f"    hook(context, {number}, 1);\n" * profiled
+        elif index == chain.first:
+            symbols = [layers[numbers[stage.op]].symbol for stage in chain.stages]
+            around = [
+                f"            hook(context, {number} + (int){{stage}}, {ended});\n" * profiled
+                for ended in (0, 1)
+            ]
+            text += codegen_stream.invoke(chain, where, symbols, *around)
+    return text
 
 
 def _cases(tensors: Sequence[int], where: Plan) -> str:

@@ -48,6 +48,7 @@ class Emission:
     calls: in order. struct: the type and the fields of the constant `layer` that "&layer" points to.
     weights: arrays named model_weights_*. tables: other constants. macs: multiply-accumulates.
     assembly: the generated leaves that its kernel calls. helpers: further kernels in C that it names.
+    consumed: where in its scratch the first input may lie, in bytes: each byte is read before it is written.
     """
 
     calls: tuple[Call, ...]
@@ -58,6 +59,7 @@ class Emission:
     scratch_bytes: int = 0
     assembly: tuple[Kernel, ...] = ()
     helpers: tuple[str, ...] = ()
+    consumed: int = -1
 
 
 class Case:

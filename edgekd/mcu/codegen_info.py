@@ -5,6 +5,7 @@ It is a file of its own, one function each, so that a linker leaves out what nob
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from edgekd.mcu.codegen_text import LICENSE, quoted
@@ -88,18 +89,18 @@ int model_set_weights(model_t *model, const void *blob, uint32_t bytes)
 """
 
 
-def info_source(layers: Sequence[tuple[str, str]], labels: Sequence[str], *, is_updatable: bool) -> str:
-    """The text of model_info.c. layers: (name, symbol) of each, in order."""
-    calls = "".join(
-        f"    hook(context, {index}, 0);\n    {symbol}(model);\n    hook(context, {index}, 1);\n"
-        for index, (_, symbol) in enumerate(layers)
-    )
+def info_source(
+    layers: Sequence[tuple[str, str]], labels: Sequence[str], profile: str, *, is_updatable: bool
+) -> str:
+    """The text of model_info.c. layers: (name, symbol) of each, in order; profile: the calls, with hooks."""
     unused = "    (void)model;\n    (void)hook;\n    (void)context;\n"
+    starts = dict.fromkeys(re.findall(r"\bmodel_start_\d+\b", profile))
+    symbols = [*starts, *(symbol for _, symbol in layers)]
     return LICENSE + _SOURCE.format(
-        prototypes="".join(f"void {symbol}(model_t *model);\n" for _, symbol in layers),
+        prototypes="".join(f"void {symbol}(model_t *model);\n" for symbol in symbols),
         layer_names=_names("model_layer_name", [name for name, _ in layers]),
         labels=_names("model_label", labels),
-        profile=calls or unused,
+        profile=profile or unused,
         weights=_UPDATABLE if is_updatable else _FIXED,
     )
 

@@ -42,12 +42,13 @@ def completed(
     layers: Sequence[Layer],
     arena_bytes: int,
     library: Library,
+    profile: str,
     slow: Slow | None = None,
 ) -> tuple[dict[str, str], Weights]:
     """The whole directory, sorted by name, and its weights.
 
-    graph: as given, before passes; network: model.c, the kernels and what else the layers need. slow: the
-    part of the tensors that lies in slow RAM.
+    graph: as given, before passes; network: model.c, the kernels and what else the layers need; profile: the
+    body of model_profile. slow: the part of the tensors that lies in slow RAM.
     """
     expected = expected_checksums(graph, library.selftest_vectors) if library.selftest_vectors else None
     if library.is_updatable and expected is not None:  # the vectors' answers change with the weights
@@ -62,7 +63,7 @@ def completed(
         files["model_slow.c"] = slow_source(slow)
     files["model_weights.c"] = source_text(weights)
     named = [(layer.name, layer.symbol) for layer in layers]
-    files["model_info.c"] = info_source(named, library.labels, is_updatable=library.is_updatable)
+    files["model_info.c"] = info_source(named, library.labels, profile, is_updatable=library.is_updatable)
     if expected is not None:
         files["model_selftest.c"] = selftest_source(graph, None if library.is_updatable else expected)
     return renamed(dict(sorted(files.items())), library.prefix), weights

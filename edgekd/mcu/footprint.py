@@ -43,6 +43,8 @@ _FUNCTION = re.compile(r"^void (model_layer_\w+)\(model_t \*model\)\n\{\n(.*?)^\
 _CALL = re.compile(r"^    (k_\w+)\((.*)\);$", re.MULTILINE)
 _ARRAY = re.compile(r"^\s*(?:static )?const (u?int(?:8|16|32)_t) (\w+)\[(\d+)\] = \{", re.MULTILINE)
 _STRUCT = re.compile(r"^    static const (k_\w+_t) layer = \{", re.MULTILINE)
+_ROWS = re.compile(r"^static const k_stream_rows_t (\w+)\[(\d+)\] = \{", re.MULTILINE)
+_STAGES = re.compile(r"\(\*const stages\[\]\)\(model_t \*\) = \{(.*?)\};", re.DOTALL)
 _SYMBOL = re.compile(r"\bk_\w+")
 _ITEM_BYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "int32_t": 4}
 _NUMBER = re.compile(r"(?<=#)-?\w+")
@@ -287,7 +289,7 @@ def _model_pieces(
         own = [key for key in found if key.startswith(f"{name}.")]
         found[name] = _layer_code(body, own)
         layers.append(name)
-    return found | _interface(text, layers)
+    return found | _interface(text, layers) | _chains(text, kind, structs, missing)
 
 
 def _layer_code(body: str, own: list[str]) -> Mapping[str, Any]:
@@ -350,6 +352,32 @@ def _interface(text: str, layers: Sequence[str]) -> dict[str, Mapping[str, Any]]
         "model_output": _code(12 + 8 * outputs, 0, []),
         "model_invoke": _code(12 + 6 * len(layers), 8, layers),
     }
+
+
+def _chains(
+    text: str, kind: str, structs: Mapping[str, list[int]], missing: list[str]
+) -> dict[str, Mapping[str, Any]]:
+    """Layers by rows: each chain's table of tensors, its start, its stages, its loop in model_invoke."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, count in _ROWS.findall(text):
+        if "k_stream_rows_t" not in structs:
+            missing.append("the table of code sizes does not hold the struct k_stream_rows_t")
+            continue
+        size_bytes, align = structs["k_stream_rows_t"]
+        found[name] = _constant(int(count) * size_bytes, 4 if kind == "gcc" else align)
+        start = name.replace("model_rows", "model_start")
+        found[start] = _code(24, 8, [name, "k_stream_start"])
+    body = text.split("\nvoid model_invoke(")[1]
+    tables = [len(re.findall(r"model_layer_\w+", table)) for table in _STAGES.findall(body)]
+    if tables:
+        layers = re.findall(r"model_layer_\w+", body)
+        single = len(layers) - sum(tables)
+        uses = [*dict.fromkeys([*layers, *(name for name in found if name.startswith("model_start"))])]
+        for at, count in enumerate(tables):
+            found[f"model_invoke.stages.{at}"] = _constant(4 * count, 4)
+        uses += [f"model_invoke.stages.{at}" for at in range(len(tables))]
+        found["model_invoke"] = _code(20 + 6 * single + 48 * len(tables), 32, uses)
+    return found
 
 
 def _code(size_bytes: int, frame: int, uses: Sequence[str]) -> Mapping[str, Any]:

@@ -21,11 +21,15 @@ EXACT_BLOCKS = 300  # the search goes as deep as there are blocks
 
 @dataclass(frozen=True)
 class Buffer:
-    """Bytes that live from step `first` to step `last`, both included; size_bytes: a multiple of 4."""
+    """Bytes that live from step `first` to step `last`, both included; size_bytes: a multiple of 4.
+
+    fixed: the offset that it must have, where that is not negative; two that meet may not overlap.
+    """
 
     size_bytes: int
     first: int
     last: int
+    fixed: int = -1
 
     def meets(self, other: Buffer) -> bool:
         """Whether both live at some step."""
@@ -64,7 +68,7 @@ def settle(blocks: Sequence[Buffer], rounds: int = SEARCH_ROUNDS, nodes: int = E
     bound = lower_bound(blocks)
     offsets = place(blocks, bound, rounds)
     total = _height(blocks, offsets)
-    if total == bound or not nodes:
+    if total == bound or not nodes or any(block.fixed >= 0 for block in blocks):
         return Placement(tuple(offsets), total, bound)
     offsets, is_proved = _improved(blocks, offsets, bound, nodes)
     total = _height(blocks, offsets)
@@ -121,11 +125,13 @@ def _orders(blocks: Sequence[Buffer]) -> list[list[int]]:
 
 def _place_in_order(blocks: Sequence[Buffer], order: Sequence[int]) -> tuple[list[int], int]:
     """Each block in turn into the tightest gap among those placed that it meets (or behind them)."""
-    offsets = [0] * len(blocks)
-    done: list[int] = []
-    total = 0
+    offsets = [max(block.fixed, 0) for block in blocks]
+    done = [index for index, block in enumerate(blocks) if block.fixed >= 0]
+    total = max((offsets[index] + blocks[index].size_bytes for index in done), default=0)
     for index in order:
         block = blocks[index]
+        if block.fixed >= 0:
+            continue
         taken = sorted(
             (offsets[i], offsets[i] + blocks[i].size_bytes) for i in done if blocks[i].meets(block)
         )

@@ -8,14 +8,18 @@ same graph, same plan.
 Step i is op i; inputs live from step -1 (the caller fills them), outputs to step len(ops) (the caller
 reads them). So an input's bytes may be used again after its last reader, and an output's are whole
 until the next inference begins.
+
+A chain of ops that run by rows (chains.py) is one step as far as its whole tensors go; the windows of those
+inside live while one of the stages runs that use them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from edgekd.mcu.placement import ALIGNMENT_BYTES, EXACT_NODES, SEARCH_ROUNDS, Buffer, lower_bound, settle
+from edgekd.mcu.stream import Chain
 from edgekd.qgraph import residual
 from edgekd.qgraph.ir import Op, QGraph
 from edgekd.qgraph.ops import TABLE_OPS
@@ -28,7 +32,8 @@ class Placed:
     """A buffer of the arena: offset_bytes .. offset_bytes + size_bytes, alive in steps first .. last.
 
     tensors: those that lie in it, in the order of their numbers; empty for scratch, which is op `scratch`'s
-    (-1: no scratch).
+    (-1: no scratch), and for a chain's state, which counts as scratch of its first op. Of a tensor inside a
+    chain it holds a window of its rows, or the rows that wait.
     """
 
     offset_bytes: int
@@ -44,8 +49,11 @@ class Placed:
 class Plan:
     """Offsets in the arena.
 
-    offsets: tensor index -> byte offset, for every activation.
+    offsets: tensor index -> byte offset, for every activation; of those inside a chain, of their window.
     scratch: op index -> byte offset of its scratch.
+    parked: tensor index -> byte offset of the rows that wait beside the window, where some do.
+    states: first op of a chain -> byte offset of its state; an average's sums lie behind it.
+    chains: what runs by rows.
     arena_bytes: what the arena needs; lower_bound_bytes: the most bytes alive at one step, which no
         placement of the same buffers can undercut; proved_bytes: the most that was proved to be needed, which
         is more where a search has ruled out every arena below.
@@ -63,6 +71,9 @@ class Plan:
     slow_bytes: int = 0
     slow_accesses: int = 0
     slow_cycles: int = 0
+    parked: Mapping[int, int] = field(default_factory=dict)
+    states: Mapping[int, int] = field(default_factory=dict)
+    chains: tuple[Chain, ...] = ()
 
     @property
     def slow(self) -> frozenset[int]:
@@ -89,21 +100,52 @@ class _Home:
     shift_bytes: int
 
 
-def plan(graph: QGraph, scratch_bytes: Mapping[int, int] | None = None) -> Plan:
+def plan(
+    graph: QGraph,
+    scratch_bytes: Mapping[int, int] | None = None,
+    chains: Sequence[Chain] = (),
+    consumed: Mapping[int, int] | None = None,
+) -> Plan:
     """Place every activation of `graph`, and `scratch_bytes` (op index -> bytes) for the op's step alone.
 
-    Operands of a CONCATENATION are placed inside its output where that takes no more memory.
+    Operands of a CONCATENATION are placed inside its output where that takes no more memory. chains: the ops
+    that run by rows, apart from each other; their scratch is the chain's own. consumed: op index -> where in
+    its scratch its first input may lie, in bytes, for the op has read each byte before it writes there; done
+    where it takes less memory and nobody needs the input later.
     """
-    scratch = scratch_bytes or {}
+    scratch = dict(scratch_bytes or {})
+    for chain in chains:
+        scratch |= chain.scratch
     joined = frozenset[int]()
     possible = [step for step, op in enumerate(graph.ops) if operand_starts(graph, op)]
     if possible:
-        least = _plan(graph, scratch, joined, 0, 0).arena_bytes
+        least = _plan(graph, scratch, chains, joined, 0, 0).arena_bytes
         every = frozenset(possible)
         for trial in (every, *(frozenset({step}) for step in possible)):
-            if joined < every and _plan(graph, scratch, joined | trial, 0, 0).arena_bytes <= least:
+            if joined < every and _plan(graph, scratch, chains, joined | trial, 0, 0).arena_bytes <= least:
                 joined |= trial
-    return _plan(graph, scratch, joined, SEARCH_ROUNDS, EXACT_NODES)
+    eaten = _eaten(graph, scratch, chains, joined, consumed or {})
+    return _plan(graph, scratch, chains, joined, SEARCH_ROUNDS, EXACT_NODES, eaten)
+
+
+def _eaten(
+    graph: QGraph,
+    scratch: Mapping[int, int],
+    chains: Sequence[Chain],
+    joined: frozenset[int],
+    consumed: Mapping[int, int],
+) -> dict[int, int]:
+    """Those of `consumed` that make the arena smaller."""
+    found: dict[int, int] = {}
+    if not consumed:
+        return found
+    least = _plan(graph, scratch, chains, joined, 0, 0).arena_bytes
+    for step, shift_bytes in consumed.items():
+        trial = {**found, step: shift_bytes}
+        arena_bytes = _plan(graph, scratch, chains, joined, 0, 0, trial).arena_bytes
+        if arena_bytes < least:
+            found, least = trial, arena_bytes
+    return found
 
 
 def operand_starts(graph: QGraph, op: Op) -> list[tuple[int, int]]:
@@ -127,44 +169,155 @@ def operand_starts(graph: QGraph, op: Op) -> list[tuple[int, int]]:
 
 
 def _plan(
-    graph: QGraph, scratch_bytes: Mapping[int, int], joined: frozenset[int], rounds: int, nodes: int
+    graph: QGraph,
+    scratch_bytes: Mapping[int, int],
+    chains: Sequence[Chain],
+    joined: frozenset[int],
+    rounds: int,
+    nodes: int,
+    eaten: Mapping[int, int] | None = None,
 ) -> Plan:
-    """joined: the CONCATENATIONs (steps) whose operands lie inside; rounds, nodes: of placement.settle."""
-    homes = _merge(graph, joined)
+    """joined: the CONCATENATIONs (steps) whose operands lie inside; rounds, nodes: of placement.settle.
+
+    eaten: as `consumed` of `plan`, done.
+    """
+    homes = _merge(graph, joined, chains)
+    inside = _eat(graph, homes, eaten or {})
     buffers = _buffers(graph, homes)
+    for step, owner in inside.items():
+        size_bytes = max(buffers[owner].size_bytes, _aligned(scratch_bytes[step]))
+        buffers[owner] = replace(buffers[owner], size_bytes=size_bytes)
+    buffers, chains = _with_chains(buffers, homes, chains)
     keys: list[tuple[str, int]] = [("tensor", index) for index in buffers]
     blocks = list(buffers.values())
     for step, size_bytes in sorted(scratch_bytes.items()):
-        if size_bytes > 0:
+        if size_bytes > 0 and step not in inside:
             keys.append(("scratch", step))
             blocks.append(Buffer(_aligned(size_bytes), step, step))
+    for key, block in _inside(chains):
+        keys.append(key)
+        blocks.append(block)
     found = settle(blocks, rounds, nodes)
     placed = dict(zip(keys, found.offsets, strict=True))
     offsets = {i: placed["tensor", homes[i].owner] + homes[i].shift_bytes for i in sorted(homes)}
-    scratch = {index: offset for (kind, index), offset in placed.items() if kind == "scratch"}
+    for chain in chains:
+        offsets[chain.source] += max(chain.lag_bytes, 0)
+    offsets |= _of(placed, "window")
     families = {owner: tuple(sorted(_family(homes, owner))) for owner in buffers}
-    shown = tuple(
-        Placed(placed[key], block.size_bytes, block.first, block.last, families[key[1]])
-        if key[0] == "tensor"
-        else Placed(placed[key], block.size_bytes, block.first, block.last, scratch=key[1])
-        for key, block in zip(keys, blocks, strict=True)
+    shown = tuple(_placed(key, placed[key], block, families) for key, block in zip(keys, blocks, strict=True))
+    return Plan(
+        offsets,
+        _of(placed, "scratch") | {step: placed["tensor", owner] for step, owner in inside.items()},
+        found.total_bytes,
+        lower_bound(blocks),
+        found.bound_bytes,
+        shown,
+        parked=_of(placed, "parked"),
+        states=_of(placed, "state"),
+        chains=tuple(chains),
     )
-    return Plan(offsets, scratch, found.total_bytes, lower_bound(blocks), found.bound_bytes, shown)
+
+
+def _eat(graph: QGraph, homes: dict[int, _Home], eaten: Mapping[int, int]) -> dict[int, int]:
+    """Moves the inputs of ops into those ops' scratch. Op index -> the owner of the buffer that holds both.
+
+    Only where nothing else that shares the input's buffer is needed later, or lies elsewhere in it.
+    """
+    last, found = _last_use(graph), dict[int, int]()
+    for step, shift_bytes in eaten.items():
+        source = graph.ops[step].inputs[0]
+        if source not in homes or homes[source].owner in found.values():
+            continue
+        family = _family(homes, source)
+        if all(last[i] <= step and homes[i].shift_bytes == 0 for i in family):
+            found[step] = homes[source].owner
+            for i in family:
+                homes[i] = _Home(homes[i].owner, shift_bytes)
+    return found
+
+
+def _of(placed: Mapping[tuple[str, int], int], wanted: str) -> dict[int, int]:
+    return {index: offset for (kind, index), offset in placed.items() if kind == wanted}
+
+
+def _placed(
+    key: tuple[str, int], offset: int, block: Buffer, families: Mapping[int, tuple[int, ...]]
+) -> Placed:
+    kind, index = key
+    whole = offset, block.size_bytes, block.first, block.last
+    if kind in ("scratch", "state"):
+        return Placed(*whole, scratch=index)
+    return Placed(*whole, families[index] if kind == "tensor" else (index,))
+
+
+def _with_chains(
+    buffers: Mapping[int, Buffer], homes: Mapping[int, _Home], chains: Sequence[Chain]
+) -> tuple[dict[int, Buffer], list[Chain]]:
+    """The buffers of whole tensors with the lives that chains give them, and the chains as they can be.
+
+    Where a chain's output may lie over its input, both begin at the arena's start: the input's buffer is
+    large enough for both as long as the chain runs, and the output's begins behind it. Two such chains may
+    not meet in time; of those that do the first one stays.
+    """
+    found, taken, result = dict(buffers), list[Buffer](), list[Chain]()
+    for chain in chains:
+        source, output = homes[chain.source].owner, homes[chain.output].owner
+        over = chain.lag_bytes >= 0 and source != output
+        over = over and all(homes[t].shift_bytes == 0 for t in (chain.source, chain.output))
+        if over:
+            size = max(_aligned(found[source].size_bytes + chain.lag_bytes), found[output].size_bytes)
+            first = Buffer(size, found[source].first, max(chain.last, found[source].last), 0)
+            second = replace(found[output], first=chain.last + 1, fixed=0)
+            over = first.last < second.first and not any(b.meets(first) or b.meets(second) for b in taken)
+        if over:
+            found[source], found[output] = first, second
+            taken += [first, second]
+            result.append(chain)
+            continue
+        result.append(replace(chain, lag_bytes=-1))
+        for rows in chain.tensors.values():
+            if rows.is_whole:
+                home = homes[rows.tensor].owner
+                old = found[home]
+                found[home] = replace(old, first=min(old.first, chain.first), last=max(old.last, chain.last))
+    return found, result
+
+
+def _inside(chains: Sequence[Chain]) -> list[tuple[tuple[str, int], Buffer]]:
+    """The windows of the chains' inner tensors, the rows that wait beside them, and the chains' state."""
+    found = []
+    for chain in chains:
+        for rows in chain.inside.values():
+            window = Buffer(_aligned(rows.window_bytes), rows.first, rows.last)
+            found.append((("window", rows.tensor), window))
+            if rows.parked_rows:
+                parked = Buffer(_aligned(rows.parked_bytes), chain.first, chain.last)
+                found.append((("parked", rows.tensor), parked))
+        size_bytes = _aligned(4 * chain.state_words + chain.sums_bytes)
+        found.append((("state", chain.first), Buffer(size_bytes, chain.first, chain.last)))
+    return found
 
 
 def room_bytes(graph: QGraph) -> list[int]:
     """For each op: bytes of activations alive at the fullest step that are not alive at its own."""
-    blocks = list(_buffers(graph, _merge(graph, frozenset())).values())
+    blocks = list(_buffers(graph, _merge(graph, frozenset(), ())).values())
     alive = [sum(b.size_bytes for b in blocks if b.first <= step <= b.last) for step in range(len(graph.ops))]
     return [max(alive) - held for held in alive]
 
 
-def _merge(graph: QGraph, joined: frozenset[int]) -> dict[int, _Home]:
-    """Activation -> where it lies: alone, or where one lies that it overwrites, aliases or is part of."""
+def _merge(graph: QGraph, joined: frozenset[int], chains: Sequence[Chain]) -> dict[int, _Home]:
+    """Activation -> where it lies: alone, or where one lies that it overwrites, aliases or is part of.
+
+    Tensors inside a chain lie nowhere.
+    """
+    inside = {tensor for chain in chains for tensor in chain.inside}
+    by_rows = {stage.op for chain in chains for stage in chain.stages}
     activations = {*graph.inputs, *(i for op in graph.ops for i in op.outputs)}
-    homes = {i: _Home(i, 0) for i in activations if not graph.tensors[i].is_constant}
+    homes = {i: _Home(i, 0) for i in activations - inside if not graph.tensors[i].is_constant}
     last = _last_use(graph)
     for step, op in enumerate(graph.ops):
+        if step in by_rows:
+            continue
         if step in joined:
             _join(graph, op, homes)
         for source in _may_overwrite(graph, op):

@@ -73,6 +73,7 @@ class Plan:
             macs=linear.weights.size,
             scratch_bytes=2 * depth + (outputs + missing if missing else 0),
             assembly=(leaf, copy.kernel()) if missing else (leaf,),
+            consumed=depth,  # it is widened from its start on
         )
 
 

@@ -229,6 +229,7 @@ class Plan:
     shifts: Ints
     multipliers: Ints
     folds: dict[int, Folded]  # empty: plain C runs it
+    may_be_plain: bool = False
 
     @property
     def stride(self) -> int:
@@ -243,6 +244,8 @@ class Plan:
 
     def candidates(self, shift: int, layout: Layout) -> Iterable[Candidate]:
         yield Candidate("planes" if shift else "planes plain", self.emission(shift))
+        if shift and self.may_be_plain:
+            yield Candidate("planes plain", self.emission(0))
 
     def emission(self, shift: int) -> Emission:
         case = self.case
@@ -266,7 +269,7 @@ class Plan:
             "zero": 2 * case.y.zero_point + 1,
             "weights": weights.name,
             "leaf": leaf.name if leaf else "0",
-            "plain": PLAIN if self.needs_plain else "0",
+            "plain": PLAIN if self.needs_plain or not shift else "0",
         }
         return Emission(
             calls=(Call(DRIVER, ("&layer", case.source(), SCRATCH, case.target())),),
@@ -275,7 +278,7 @@ class Plan:
             macs=case.y.elements * 9,
             scratch_bytes=4 * in_w + 4 * (WEIGHT_BYTES + 8 * columns),
             assembly=(leaf,) if leaf else (),
-            helpers=(PLAIN,) if self.needs_plain else (),
+            helpers=(PLAIN,) if self.needs_plain or not shift else (),
         )
 
     def _records(self, shift: int) -> npt.NDArray[np.int8]:

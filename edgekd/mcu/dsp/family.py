@@ -7,11 +7,12 @@ NHWC: depthwise kernels need it on both sides, 1x1 convolutions read and write e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekd.mcu.candidate import Candidate, Layout, Plan
 from edgekd.mcu.codegen_case import Case
 from edgekd.mcu.dsp import add, average, conv, dense, depthwise, residual, winograd
+from edgekd.mcu.dsp.rounding import LARGEST_TWICE_SHIFT
 from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.residual import KIND as RESIDUAL
 from edgekd.qgraph.residual import OTHER
@@ -48,14 +49,17 @@ class Found:
     planes: frozenset[int]
 
 
-def dsp_candidates(graph: QGraph, allow_winograd: bool = False) -> Found:
+def dsp_candidates(graph: QGraph, allow_winograd: bool = False, allow_plain: bool = False) -> Found:
     """What the family can run of `graph`; the portable kernels run the rest.
 
-    allow_winograd: whether 3 x 3 convolutions may take weights of 3.6 times their bytes.
+    allow_winograd: whether 3 x 3 convolutions may take weights of 3.6 times their bytes. allow_plain: whether
+    depthwise layers may be in plain C where that spares a leaf.
     """
     barred = () if allow_winograd else (winograd.plan,)
     plans = {index: found for index in range(len(graph.ops)) if (found := _plans(Case(graph, index), barred))}
     _drop_large_plain(graph, plans)
+    if allow_plain:
+        plans |= {index: _also_plain(found) for index, found in plans.items()}
     planes = _layouts(graph, plans)
     shifts = _agree(plans)
     candidates = {
@@ -67,6 +71,16 @@ def dsp_candidates(graph: QGraph, allow_winograd: bool = False) -> Found:
         for index, found in plans.items()
     }
     return Found(candidates, frozenset(planes))
+
+
+def _also_plain(found: tuple[Plan, ...]) -> tuple[Plan, ...]:
+    """Depthwise plans with their plain form as a candidate, where its rounding can be that."""
+    return tuple(
+        replace(plan, may_be_plain=bool(plan.shifts.max() <= LARGEST_TWICE_SHIFT))
+        if isinstance(plan, depthwise.Plan)
+        else plan
+        for plan in found
+    )
 
 
 def _plans(case: Case, barred: Planners) -> tuple[Plan, ...]:
