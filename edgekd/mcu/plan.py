@@ -119,13 +119,13 @@ def plan(
     joined = frozenset[int]()
     possible = [step for step, op in enumerate(graph.ops) if operand_starts(graph, op)]
     if possible:
-        least = _plan(graph, scratch, chains, joined, 0, 0).arena_bytes
+        least = _plan(graph, scratch, joined, 0, 0, chains).arena_bytes
         every = frozenset(possible)
         for trial in (every, *(frozenset({step}) for step in possible)):
-            if joined < every and _plan(graph, scratch, chains, joined | trial, 0, 0).arena_bytes <= least:
+            if joined < every and _plan(graph, scratch, joined | trial, 0, 0, chains).arena_bytes <= least:
                 joined |= trial
     eaten = _eaten(graph, scratch, chains, joined, consumed or {})
-    return _plan(graph, scratch, chains, joined, SEARCH_ROUNDS, EXACT_NODES, eaten)
+    return _plan(graph, scratch, joined, SEARCH_ROUNDS, EXACT_NODES, chains, eaten)
 
 
 def _eaten(
@@ -139,10 +139,10 @@ def _eaten(
     found: dict[int, int] = {}
     if not consumed:
         return found
-    least = _plan(graph, scratch, chains, joined, 0, 0).arena_bytes
+    least = _plan(graph, scratch, joined, 0, 0, chains).arena_bytes
     for step, shift_bytes in consumed.items():
         trial = {**found, step: shift_bytes}
-        arena_bytes = _plan(graph, scratch, chains, joined, 0, 0, trial).arena_bytes
+        arena_bytes = _plan(graph, scratch, joined, 0, 0, chains, trial).arena_bytes
         if arena_bytes < least:
             found, least = trial, arena_bytes
     return found
@@ -171,10 +171,10 @@ def operand_starts(graph: QGraph, op: Op) -> list[tuple[int, int]]:
 def _plan(
     graph: QGraph,
     scratch_bytes: Mapping[int, int],
-    chains: Sequence[Chain],
     joined: frozenset[int],
     rounds: int,
     nodes: int,
+    chains: Sequence[Chain] = (),
     eaten: Mapping[int, int] | None = None,
 ) -> Plan:
     """joined: the CONCATENATIONs (steps) whose operands lie inside; rounds, nodes: of placement.settle.
