@@ -220,7 +220,7 @@ def benched(request: Request) -> dict[str, Any]:
     artifact = graph.make(request, "bench", gated=False)
     record = json.loads((artifact.path / "record.json").read_text("utf-8"))
     kept = ("accuracy", "samples", "samples_on_device", "bit_exact", "flash_bytes", "ram_bytes")
-    medians = {name: record[name]["median"] for name in ("instructions", "estimated_cycles")}
+    medians = {name: round(record[name]["median"]) for name in ("instructions", "estimated_cycles")}
     return {key: record[key] for key in kept} | medians
 
 
