@@ -6,7 +6,6 @@ must name the old or the new release with its every byte, and a repeated deploy 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from edgekd.progress import silent
 from tests.device.support import make_bundle
 
 PATIENT_S, STALL_S = 120.0, 20.0
+BOOT_S = 600.0  # beside other work
 AFTER_UPLOAD_S = 3.0  # checking, syncing and renaming take about so long there
 
 # Read there: the current release's name and whether its files are what its manifest says.
@@ -44,10 +44,10 @@ print(name if right else "damaged " + name)
 
 Fault = Callable[[VirtualPi], None]
 FAULTS: dict[str, tuple[Fault, Fault]] = {  # what is done, and what brings it back
-    "power cut": (VirtualPi.cut_power, lambda pi: pi.power_on() and None),
+    "power cut": (VirtualPi.cut_power, lambda pi: pi.power_on(BOOT_S) and None),
     "cable pulled": (lambda pi: pi.set_link(False), lambda pi: pi.set_link(True)),
     "stands still": (VirtualPi.freeze, VirtualPi.thaw),
-    "reset button": (VirtualPi.reset, lambda pi: pi.wait_until_up() and None),
+    "reset button": (VirtualPi.reset, lambda pi: pi.wait_until_up(BOOT_S) and None),
 }
 
 
@@ -85,8 +85,10 @@ class Trials:
         except EdgekdError:
             counts["stopped"] += 1
         ended(timer)
-        with contextlib.suppress(EdgekdError):
+        try:
             mend(self.pi)
+        except EdgekdError as error:
+            self.failures.append(f"{name}: it did not come back: {error}; {self.pi.console()[-300:]!r}")
         names = [release.name for release in self.releases]
         found = self.current()
         counts["trials"] += 1
