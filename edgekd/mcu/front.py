@@ -19,6 +19,8 @@ from edgekd.qgraph.ir import QGraph
 from edgekd.target import Target
 
 STEPS = 6  # limits tried between the least and the most that the modes need, of RAM and of flash each
+WINOGRAD = ("speed", "flash")  # the modes that are looked at with Winograd's convolution too,
+LIMITED = ("speed", "flash")  # and under limits: the others plan chains of rows, seconds a build
 AXES = ("cycles", "ram_bytes", "flash_bytes")
 
 
@@ -65,15 +67,20 @@ def front(
     Raises UnsupportedOpError for what C cannot run.
     """
     looking = _Looking(graph, target, kind, say)
-    modes = [(optimize, winograd) for optimize in OPTIMIZE for winograd in (False, True)]
-    looking.total = len(modes) * (1 + 2 * STEPS)
+    modes = [
+        (optimize, winograd)
+        for winograd in (False, True)
+        for optimize in (WINOGRAD if winograd else OPTIMIZE)
+    ]
+    limited = [mode for mode in modes if mode[0] in LIMITED]
+    looking.total = len(modes) + 2 * STEPS * len(limited)
     found = [build for mode in modes if (build := looking.at(*mode))]
     limits: list[tuple[int | None, int | None]] = [
         *((limit, None) for limit in _between(looking.linked_ram(build) for build in found)),
         *((None, limit) for limit in _between(build.flash_bytes for build in found)),
     ]
-    looking.total = len(modes) * (1 + len(limits))
-    found += [build for limit in limits for mode in modes if (build := looking.at(*mode, *limit))]
+    looking.total = len(modes) + len(limited) * len(limits)
+    found += [build for limit in limits for mode in limited if (build := looking.at(*mode, *limit))]
     builds = sorted(_different(found), key=lambda build: (build.figures or (), build.label))
     return builds, best([build.figures for build in builds])
 
