@@ -25,7 +25,6 @@ from benchmarks.soaks.fleet_cuts import fleet_cuts
 from benchmarks.soaks.fleet_field import fleet_field
 from benchmarks.soaks.graphs import graphs, histogram
 from benchmarks.soaks.mutations import mutations
-from benchmarks.soaks.pi_cuts import pi_cuts
 from benchmarks.soaks.pi_faults import pi_faults
 from benchmarks.soaks.pi_trixie import pi_trixie
 from benchmarks.soaks.places import RESULTS, ROOT
@@ -39,7 +38,6 @@ SOAKS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {
     "fleet-field": (fleet_field, 1),
     "fleet-gate": (rollouts, 1000),
     "mutations": (mutations, 200_000),
-    "pi-cuts": (pi_cuts, 20),
     "pi-faults": (pi_faults, 20),
     "pi-trixie": (pi_trixie, 3),
 }
