@@ -23,7 +23,7 @@ from edgekd.target import CostModel
 
 # What a byte of flash is worth, as a share of the fastest choice's cycles: with "speed" a kilobyte of code
 # must save a thousandth of them; with "flash" cycles only decide among equals.
-PRICES = {"speed": 1e-6, "ram": 1e-4, "flash": 1e3, "balanced": 1e-5}
+PRICES = {"speed": 1e-6, "ram": 3e-5, "flash": 1e3, "balanced": 1e-5}
 UNKNOWN_CYCLES = 1e12
 
 Candidates = dict[int, tuple["Priced", ...]]

@@ -31,6 +31,9 @@ FORCED = (
 SHARES = {"ram": 0.13, "balanced": 0.04}
 
 
+_REMEMBERED = 16
+
+
 @dataclass(frozen=True)
 class _Cut:
     """Segments up to some op: bytes at the fullest one, instructions that rows cost besides, the chains."""
@@ -38,6 +41,9 @@ class _Cut:
     peak_bytes: int
     extra: float
     chains: tuple[Chain, ...]
+
+
+_WALKED: dict[str, list[_Cut]] = {}
 
 
 def chains_of(graph: QGraph, chosen: Mapping[int, Chosen], options: Options) -> tuple[Chain, ...]:
@@ -75,7 +81,33 @@ def _longest(graph: QGraph, chosen: Mapping[int, Chosen], most: int, parks: bool
 
 
 def walk(graph: QGraph, chosen: Mapping[int, Chosen]) -> list[_Cut]:
-    """Every pair of memory and instructions worth having, by memory."""
+    """Every pair of memory and instructions worth having, by memory.
+
+    The last results are kept: many builds of one model (a front of them) differ in nothing that counts here.
+    """
+    key = _key(graph, chosen)
+    if key not in _WALKED:
+        while len(_WALKED) >= _REMEMBERED:
+            _WALKED.pop(next(iter(_WALKED)))
+        _WALKED[key] = _walk(graph, chosen)
+    return _WALKED[key]
+
+
+def _key(graph: QGraph, chosen: Mapping[int, Chosen]) -> str:
+    """All that the walk looks at, as text."""
+    parts = [repr((graph.inputs, graph.outputs, [(t.shape, t.dtype, t.is_constant) for t in graph.tensors]))]
+    parts += [repr((op.kind, op.inputs, op.outputs, sorted(op.attrs.items()))) for op in graph.ops]
+    for index, found in chosen.items():
+        emission, work = found.best.emission, found.best.work
+        instructions = 0.0 if work is None else work.instructions
+        leaves = [leaf.name for leaf in emission.assembly]
+        parts.append(
+            repr((index, emission.calls, emission.struct, emission.scratch_bytes, leaves, instructions))
+        )
+    return "\n".join(parts)
+
+
+def _walk(graph: QGraph, chosen: Mapping[int, Chosen]) -> list[_Cut]:
     emissions = {index: found.best.emission for index, found in chosen.items()}
     alive = _Alive(graph)
     end = _last_crowded(graph, emissions, alive) + 1 + BEHIND
