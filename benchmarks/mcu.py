@@ -1,6 +1,6 @@
 """The generated C beside TensorFlow Lite Micro on the emulated Cortex-M4F, as a Markdown table.
 
-    python benchmarks/mcu.py [--target T] [--optimize speed|ram|flash|balanced] [--winograd] [--updatable] [MODEL ...]
+    python benchmarks/mcu.py [--target T] [--optimize MODE] [--winograd] [--updatable] [MODEL ...]
 
 Each MLPerf Tiny model is generated, built with clang and GCC, and run on its golden inputs; every output
 byte must be equal. TFLM's column is its best row for that core in baseline_tflm.json, counted the same

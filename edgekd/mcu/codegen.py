@@ -28,7 +28,7 @@ from edgekd.mcu.plan import Plan, plan
 from edgekd.mcu.regions import in_regions
 from edgekd.mcu.residuals import fused_residuals
 from edgekd.mcu.rowcost import extra_by_op, with_rows
-from edgekd.mcu.segments import SHARES, chains_of
+from edgekd.mcu.segments import SHARES, chains_of, wishes
 from edgekd.mcu.stream import Chain
 from edgekd.qgraph.ir import QGraph
 from edgekd.qgraph.passes import optimize
@@ -143,7 +143,7 @@ def generate(graph: QGraph, family: str = "portable", options: Options | None = 
     chosen = choose(graph, family, options)
     chains = chains_of(graph, chosen, options)
     together = fused_residuals(graph, chosen, options)
-    if together.changed:
+    if together.changed and not wishes(options):
         fused = choose(together.graph, family, options)
         least = _arena_bytes(graph, chosen, chains, options) if chains else 0
         if not chains or _arena_bytes(together.graph, fused, (), options) <= least:

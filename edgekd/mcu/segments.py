@@ -24,9 +24,8 @@ ROWS_A_RUN = (1, 2, 3, 4)
 LONGEST = 40  # ops of a chain
 BEHIND = 3  # ops that a chain may reach beyond the last one that is crowded
 KEPT = 24  # pairs that the walk keeps at each op
-FORCED = (
-    "rows"  # in Options.prefer: "rows 2", "rows 3 parked": all layers that can run by rows do, so many a run
-)
+# In Options.prefer: "rows 2", "rows 3 parked": all layers that can run by rows do, so many a run.
+FORCED = "rows"
 # The part of the fastest choice's instructions that rows may cost besides.
 SHARES = {"ram": 0.13, "balanced": 0.04}
 
@@ -49,7 +48,7 @@ _WALKED: dict[str, list[_Cut]] = {}
 def chains_of(graph: QGraph, chosen: Mapping[int, Chosen], options: Options) -> tuple[Chain, ...]:
     """The chains that make the arena least within the mode's price in instructions; none in other modes."""
     share = SHARES.get(options.optimize)
-    forced = [wish for wish in options.prefer if wish.startswith(FORCED)]
+    forced = wishes(options)
     if options.library.is_updatable or options.regions is not None or not (forced or share):
         return ()
     if forced:
@@ -60,6 +59,11 @@ def chains_of(graph: QGraph, chosen: Mapping[int, Chosen], options: Options) -> 
     total = sum(work.instructions for work in works if work is not None)
     cuts = [cut for cut in walk(graph, chosen) if cut.extra <= share * total]
     return min(cuts, key=lambda cut: (cut.peak_bytes, cut.extra)).chains
+
+
+def wishes(options: Options) -> list[str]:
+    """The forms in which layers shall run by rows whatever it costs."""
+    return [wish for wish in options.prefer if wish.startswith(FORCED)]
 
 
 def _longest(graph: QGraph, chosen: Mapping[int, Chosen], most: int, parks: bool) -> tuple[Chain, ...]:

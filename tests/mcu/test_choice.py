@@ -157,7 +157,7 @@ def test_a_preferred_kernel_is_taken() -> None:
 
 
 def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'fast'; it must be one of speed, flash"):
+    with pytest.raises(ConfigError, match="'fast'; it must be one of speed, ram, flash, balanced"):
         Options(optimize="fast")
 
 
