@@ -90,7 +90,22 @@ WINOGRAD = {
 }
 # The convolution with a sum behind each block: tests/mcu/test_residual.py.
 RESIDUAL = {"k_dsp_residual_s8": Fault("y += layer->skip_bytes", "y += 0")}
-EVERY = PORTABLE | DSP | WINOGRAD | RESIDUAL | {kernel: fault for kernel, (_, _, fault) in PACKED.items()}
+# Layers by rows: tests/mcu/test_stream.py.
+STREAM = {
+    "k_stream": Fault("move(words, from, to, bytes);", "move(words, from, to, bytes - 4);"),
+    "k_stream_add_s8": Fault("run.x, run.other", "run.other, run.x"),
+    "k_stream_average_s8": Fault("kept[1] = sums[1];", "kept[1] = sums[0];"),
+    "k_stream_conv_s8": Fault("part.pad_top = run.pad_top;", "part.pad_top = 0;"),
+    "k_stream_depthwise_s8": Fault("part.pad_top = run.pad_top;", "part.pad_top = 0;"),
+}
+EVERY = (
+    PORTABLE
+    | DSP
+    | WINOGRAD
+    | RESIDUAL
+    | STREAM
+    | {kernel: fault for kernel, (_, _, fault) in PACKED.items()}
+)
 CALLED_BY = {"k_gemm_s8": ("k_conv_2d_s8",), "k_unpack_s8": ("k_conv_2d_packed_s8", "k_gemm_packed_s8")}
 NO_KERNELS = {"k_weights"}  # the checksum of the weights
 

@@ -22,6 +22,7 @@ from edgekd.mcu.toolchain import Compiler
 from edgekd.qgraph import reference
 from edgekd.qgraph.ir import QGraph
 from tests.graphs import Builder, inputs_for
+from tests.mcu import diff_faults as faults
 from tests.mcu.firmware_models import mcu_target
 from tests.mcu.generated import merge, pack, run_sanitized, unpack, write
 
@@ -116,6 +117,13 @@ def test_rows_give_the_references_bytes(form: str, clang: Compiler, tmp_path: Pa
     model = generate(graph, "dsp", Options(prefer=(form,)))
     assert sum(len(chain.stages) for chain in model.plan.chains) > 20
     assert equal_on_host(graph, model, clang, tmp_path)
+
+
+@pytest.mark.parametrize("kernel", sorted(faults.STREAM))
+def test_a_fault_in_a_kernel_of_rows_is_seen(kernel: str, clang: Compiler, tmp_path: Path) -> None:
+    graph = merge([random_net(seed) for seed in range(8)])
+    model = generate(graph, "dsp", Options(prefer=("rows 3 parked",)))
+    assert not equal_on_host(graph, faults.faulty(model, kernel), clang, tmp_path)
 
 
 @pytest.mark.parametrize("form", ["rows 2 parked", "rows 3"])
