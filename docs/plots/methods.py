@@ -212,11 +212,11 @@ def compressed() -> Chart:
     rows = json.loads((RESULTS / "compress-cifar10.json").read_text("utf-8"))["rows"]
     whole = rows["int8"]["bench"]["instructions"]
     title = "CIFAR-10, one student: accuracy against instructions"
-    chart = Chart(title, (0.4, 1.1), (0.81, 0.87), "instructions, share of the student's", "int8 accuracy")
+    chart = Chart(title, (0.35, 1.1), (0.81, 0.87), "instructions, share of the student's", "int8 accuracy")
     chart.ticks_x([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1])
     chart.ticks_y([0.81, 0.82, 0.83, 0.84, 0.85, 0.86, 0.87])
     lost = rows["int8"]["accuracy"] - 0.02
-    chart.line([(0.4, lost), (1.1, lost)], "two points lost", "#888", dashed=True)
+    chart.line([(0.35, lost), (1.1, lost)], "two points lost", "#888", dashed=True)
     for name, row in sorted(rows.items()):
         if "bench" in row and row["recipe"] == "cifar10-release":
             share = row["bench"]["instructions"] / whole
