@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import lzma
+import re
 import subprocess
 import textwrap
-import re
 import time
 from pathlib import Path
 
