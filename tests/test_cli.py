@@ -80,7 +80,7 @@ BAD = [
         2,
         "optimize 'spee' does not exist; did you mean speed?",
     ),
-    (("check", "--model", "cut.tflite", "--optimize", "ram"), 2, "optimize 'ram' does not exist"),
+    (("check", "--model", "cut.tflite", "--optimize", "tiny"), 2, "optimize 'tiny' does not exist"),
     (("bench", "--target", "mcu-sim", "--to", "pi@x"), 2, "--to is for Linux targets"),
     (("bench", "--target", "bad"), 2, "bad.toml: unknown key cores; did you mean core?"),
     (("teacher", "--recipe", "own"), 2, "own.toml: seed must be int, not str"),

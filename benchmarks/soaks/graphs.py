@@ -1,9 +1,9 @@
 """Soak `graphs`: random graphs, TFLite Micro = integer reference = generated C, byte for byte.
 
 C of every kernel family that a profile's core has, on the host (assembly as its C twins), and of those with
-assembly on the emulated core as well, without and with Winograd's convolution. Some graphs have their weights
-as indices into tables. Graphs are compiled a batch at a time; a batch that differs names the
-graphs. The histogram says how often each operator, attribute, form, kernel and pass was reached: kernels and
+assembly on the emulated core as well, without and with Winograd's convolution, and with layers by rows. Some
+graphs have their weights as indices into tables. Graphs are compiled a batch at a time; a batch that differs
+names the graphs. The histogram says how often each operator, attribute, form, kernel and pass was reached: kernels and
 forms of assembly by the names in the generated C, so new ones count by themselves.
 """
 
@@ -36,7 +36,11 @@ SAMPLES = 8
 SAMPLES_ON_CORE = 4
 BATCH = 10
 OFTEN_ENOUGH = 30
-FORMS = {"": Options(), "_winograd": Options(winograd=True, prefer=("winograd", "residual"))}
+FORMS = {
+    "": Options(),
+    "_winograd": Options(winograd=True, prefer=("winograd", "residual")),
+    "_rows": Options(prefer=("rows 2 parked",)),
+}
 KERNELS = ROOT / "firmware_stubs" / "kernels"
 NO_KERNELS = {"k_weights"}  # the checksum of the weights
 
