@@ -3,8 +3,8 @@
 C of every kernel family that a profile's core has, on the host (assembly as its C twins), and of those with
 assembly on the emulated core as well, without and with Winograd's convolution, and with layers by rows. Some
 graphs have their weights as indices into tables. Graphs are compiled a batch at a time; a batch that differs
-names the graphs. The histogram says how often each operator, attribute, form, kernel and pass was reached: kernels
-and forms of assembly by the names in the generated C, so new ones count by themselves.
+names the graphs. The histogram says how often each operator, attribute, form, kernel and pass was reached:
+kernels and forms of assembly by the names in the generated C, so new ones count by themselves.
 """
 
 from __future__ import annotations
