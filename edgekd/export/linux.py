@@ -77,26 +77,15 @@ def write_bundle(
     _check_samples(samples_x, samples_y, golden_count)
     if int8_onnx is not None:
         _check_activation(int8_onnx, activation)
+    inputs = samples_x[:golden_count]
     models = {"int8": int8_onnx, "float": float_onnx}
-    found: list[Variant] = []
-    for done, (variant, data) in enumerate(models.items()):
-        progress("golden outputs", done, len(models) + 1)
-        if data is not None:
-            golden = onnx_golden(data, samples_x[:golden_count], tolerance_steps, is_float=variant == "float")
-            kind = activation if variant == "int8" else "float32"
-            found.append(Variant(variant, "onnxruntime", {f"{variant}.onnx": data}, kind, "NCHW", golden))
+    found = _onnx_variants(models, activation, inputs, tolerance_steps, progress)
     if integer is not None:
-        found += integer_variants(integer, samples_x[:golden_count], tolerance_steps)
+        found += integer_variants(integer, inputs, tolerance_steps)
     progress("golden outputs", len(models) + 1, len(models) + 1)
     if not found:
         raise ArtifactError(f"bundle {name} would hold no model; name at least one variant that can be made")
-    contents = {"samples_x.npy": _npy(np.ascontiguousarray(samples_x))}
-    if samples_y is not None:
-        contents["samples_y.npy"] = _npy(np.asarray(samples_y, dtype=np.int64))
-    if reference is not None:
-        contents["reference.npy"] = _npy(_checked_reference(reference[1], len(samples_x)))
-    for each in found:
-        contents |= {**each.files, f"golden_{each.name}.npy": _npy(each.golden.outputs)}
+    contents = _contents(found, samples_x, samples_y, reference)
     table: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": "edgekd-bundle",
@@ -119,6 +108,37 @@ def write_bundle(
     }
     _write(out, contents, table)
     return table
+
+
+def _onnx_variants(
+    models: Mapping[str, bytes | None], activation: str, x: Floats, tolerance_steps: int, progress: Progress
+) -> list[Variant]:
+    """The ONNX files that are there, with what they answer to `x`. models: "int8" and "float"."""
+    found = []
+    for done, (name, data) in enumerate(models.items()):
+        progress("golden outputs", done, len(models) + 1)
+        if data is not None:
+            golden = onnx_golden(data, x, tolerance_steps, is_float=name == "float")
+            kind = activation if name == "int8" else "float32"
+            found.append(Variant(name, "onnxruntime", {f"{name}.onnx": data}, kind, "NCHW", golden))
+    return found
+
+
+def _contents(
+    variants: Sequence[Variant],
+    samples_x: Floats,
+    samples_y: npt.NDArray[np.integer[Any]] | None,
+    reference: tuple[str, npt.NDArray[Any]] | None,
+) -> dict[str, bytes]:
+    """File name -> bytes of all but bundle.json."""
+    contents = {"samples_x.npy": _npy(np.ascontiguousarray(samples_x))}
+    if samples_y is not None:
+        contents["samples_y.npy"] = _npy(np.asarray(samples_y, dtype=np.int64))
+    if reference is not None:
+        contents["reference.npy"] = _npy(_checked_reference(reference[1], len(samples_x)))
+    for each in variants:
+        contents |= {**each.files, f"golden_{each.name}.npy": _npy(each.golden.outputs)}
+    return contents
 
 
 def _variant_entry(variant: Variant) -> dict[str, Any]:

@@ -9,37 +9,23 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
+from edgekd.report.screen import LiveTable
 from edgekd.report.tables import show_table
 
 
-class HostsView:
+class HostsView(LiveTable):
     """A Tell (host, what, done, total) that draws; use as a context manager. Called from many threads."""
 
+    refresh_hz = 5.0
+
     def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
         self._rows = dict.fromkeys(names, ("waiting", 0, 1))
         self._began = dict.fromkeys(names, 0.0)
         self._ended: dict[str, float] = {}
         self._lock = threading.Lock()
-        self._live: Any = None
-
-    def __enter__(self) -> HostsView:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
-            console = Console(stderr=True)
-            self._live = Live(console=console, get_renderable=self._table, refresh_per_second=5)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def __call__(self, host: Any, what: str, done: int, total: int) -> None:
         with self._lock:
@@ -48,10 +34,11 @@ class HostsView:
             over = what == "done" or what.startswith("failed")
             if over:
                 self._ended[host.name] = time.monotonic()
-            if over and self._live is None:
+            if over and not self.is_live:
                 print(f"edgekd: {host.name}: {what}", file=sys.stderr, flush=True)
 
-    def _table(self) -> Any:
+    def table(self) -> Any:
+        """A row for each device; where they are many, those that are not done."""
         from rich import box
         from rich.table import Table
 

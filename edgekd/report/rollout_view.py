@@ -6,44 +6,29 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 from edgekd.report.rollouts import evidence_of, show_look
+from edgekd.report.screen import LiveTable
 
 KEPT = 8  # decisions on the screen
 BAR = 40
 PARTS = (("confirmed", "#009e73"), ("failed", "#d55e00"), ("silent", "#e69f00"), ("waiting", "#56b4e9"))
 
 
-class RolloutView:
+class RolloutView(LiveTable):
     """Call it after each look with the status and the events; use as a context manager."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._status: Mapping[str, Any] = {}
         self._said: deque[tuple[str, str, str]] = deque(maxlen=KEPT)
-        self._live: Any = None
-
-    def __enter__(self) -> RolloutView:
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.live import Live
-
-            self._live = Live(console=Console(stderr=True), get_renderable=self.table, refresh_per_second=2)
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def __call__(self, status: Mapping[str, Any], events: Sequence[Any]) -> None:
         now = time.strftime("%H:%M:%S")
         self._status = status
         self._said.extend((now, event.kind, event.why) for event in events if event.why)
-        if self._live is None:
+        if not self.is_live:
             show_look(status, events, sys.stderr, now)
 
     def table(self) -> Any:

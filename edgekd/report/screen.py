@@ -1,4 +1,4 @@
-"""What a person sees while work goes on: one bar for what runs now, on stderr.
+"""What a person sees while work goes on: one bar for what runs now, or a live table, on stderr.
 
 Where stderr is no terminal (a log, CI), one plain line a piece of work instead of a bar.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 _LINE_EVERY_S = 60.0
 
@@ -53,6 +53,42 @@ class ProgressView:
         elif label != row and now - self._told[row] >= _LINE_EVERY_S:
             self._told[row] = now
             print(f"edgekd: {label}, {100 * done // max(total, 1)} %", file=sys.stderr, flush=True)
+
+
+class LiveTable:
+    """What a terminal shows again and again while work goes on; use as a context manager.
+
+    refresh_hz: how often `table` is asked; is_live: whether stderr is a terminal, and so whether it is.
+    """
+
+    refresh_hz = 2.0
+
+    def __init__(self) -> None:
+        self._live: Any = None
+
+    @property
+    def is_live(self) -> bool:
+        return self._live is not None
+
+    def table(self) -> Any:
+        """What is to be seen now, as rich draws it."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(stderr=True)
+            self._live = Live(console=console, get_renderable=self.table, refresh_per_second=self.refresh_hz)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
 
 
 def _bars() -> Any:

@@ -7,12 +7,9 @@ Each row is played against a device as in the tests; addresses and folders are t
 
 from __future__ import annotations
 
-import copy
 import re
-import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.fleet.hosts import memory_folder, serving  # noqa: E402
 from tests.fleet.made import Fleet  # noqa: E402
-from tests.fleet.test_attacks import ATTACKS, Stage  # noqa: E402
+from tests.fleet.test_attacks import ATTACKS, Stage, copied  # noqa: E402
 
 PAGE = ROOT / "docs" / "fleet-attacks.md"
 HEAD = """# Attacks and faults, and what the device said
@@ -83,18 +80,6 @@ WORDS = {
 }
 
 
-@contextmanager
-def _copied(template: Stage) -> Iterator[Stage]:
-    with memory_folder() as folder:
-        shutil.copytree(template.folder, folder, dirs_exist_ok=True, symlinks=True)
-        made = copy.copy(template)
-        made.fleet, made.device = copy.copy(template.fleet), copy.deepcopy(template.device)
-        made.folder, made.fleet.host = folder, folder / "host"
-        made.device.root, made.device.fleet = folder / "device", made.fleet
-        with serving(folder / "host") as made.host:
-            yield made
-
-
 def neutral(sentence: str, folder: Path) -> str:
     """A sentence without this run's addresses, folders, times and hashes."""
     for pattern, word in (
@@ -117,7 +102,7 @@ def rows() -> Iterator[str]:
     with memory_folder() as first, serving(first / "host") as host:
         template = Stage(first, host, Fleet(first / "host"))
         for attack, reason in ATTACKS:
-            with _copied(template) as stage:
+            with copied(template) as stage:
                 attack(stage)
                 refused = stage.device.visit(stage.host.url).refused
                 if refused is None or refused.reason != reason or stage.device.release != 1:

@@ -11,6 +11,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,9 @@ def template() -> Iterator[Stage]:
         yield Stage(folder, host, Fleet(folder / "host"))
 
 
-@pytest.fixture
-def stage(template: Stage) -> Iterator[Stage]:
+@contextmanager
+def copied(template: Stage) -> Iterator[Stage]:
+    """A stage of its own, as the template was."""
     with memory_folder() as folder:
         shutil.copytree(template.folder, folder, dirs_exist_ok=True, symlinks=True)
         made = copy.copy(template)
@@ -104,6 +106,12 @@ def stage(template: Stage) -> Iterator[Stage]:
         made.device.root, made.device.fleet = folder / "device", made.fleet
         with serving(folder / "host") as made.host:
             yield made
+
+
+@pytest.fixture
+def stage(template: Stage) -> Iterator[Stage]:
+    with copied(template) as made:
+        yield made
 
 
 # ---- what the host says ---------------------------------------------------------------------------------

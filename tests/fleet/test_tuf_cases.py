@@ -7,9 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,25 +15,10 @@ from tuf.api.metadata import Metadata, MetaFile
 
 from edgekd.fleet.agent import tuf_cli
 from edgekd.fleet.agent.clock import Now
-from tests.fleet.hosts import serving
 from tests.fleet.tuf_repository import TOP, Client, Repository, new_key
 
 FRESH = {"root": 1, "timestamp": 1, "snapshot": 1, "targets": 1}
 EVERY = ["2.root", "timestamp", "1.snapshot", "1.targets"]
-
-
-@pytest.fixture
-def repo(fast_path: Path) -> Repository:
-    return Repository(fast_path / "host")
-
-
-@pytest.fixture
-def client(fast_path: Path, repo: Repository) -> Iterator[Client]:
-    """A client that trusts the first root."""
-    with serving(repo.folder) as host:
-        made = Client(fast_path / "client", host)
-        assert made.init(repo.first_root)
-        yield made
 
 
 def at(days: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,23 +363,18 @@ def test_an_older_timestamp_is_refused(client: Client, repo: Repository) -> None
 
 
 @pytest.mark.parametrize("hashes", [False, True])
-def test_an_older_snapshot_is_refused(client: Client, repo: Repository, hashes: bool) -> None:
+@pytest.mark.parametrize(
+    ("role", "behind"), [("snapshot", ("timestamp",)), ("targets", ("snapshot", "timestamp"))]
+)
+def test_older_metadata_is_refused(
+    client: Client, repo: Repository, role: str, behind: tuple[str, ...], hashes: bool
+) -> None:
     repo.hashes = hashes
     repo.refresh("targets")
     assert client.refresh()
-    repo.write("snapshot", version=1)
-    repo.write("timestamp")
-    assert not client.refresh() and client.versions()["snapshot"] == 2
-
-
-@pytest.mark.parametrize("hashes", [False, True])
-def test_older_targets_are_refused(client: Client, repo: Repository, hashes: bool) -> None:
-    repo.hashes = hashes
-    repo.refresh("targets")
-    assert client.refresh()
-    repo.write("targets", version=1)
-    repo.write("snapshot", "timestamp")
-    assert not client.refresh() and client.versions()["targets"] == 2
+    repo.write(role, version=1)
+    repo.write(*behind)
+    assert not client.refresh() and client.versions()[role] == 2
 
 
 def test_a_role_may_not_leave_the_snapshot(client: Client, repo: Repository) -> None:
