@@ -201,7 +201,9 @@ def _plan(
     placed = dict(zip(keys, found.offsets, strict=True))
     offsets = {i: placed["tensor", homes[i].owner] + homes[i].shift_bytes for i in sorted(homes)}
     for chain in chains:
-        offsets[chain.source] += max(chain.lag_bytes, 0)
+        if chain.lag_bytes > 0:
+            for tensor in _family(homes, chain.source):  # they are worked on in the same bytes
+                offsets[tensor] += chain.lag_bytes
     offsets |= _of(placed, "window")
     families = {owner: tuple(sorted(_family(homes, owner))) for owner in buffers}
     shown = tuple(_placed(key, placed[key], block, families) for key, block in zip(keys, blocks, strict=True))

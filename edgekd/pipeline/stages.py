@@ -136,7 +136,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "export",
-            version=17,
+            version=18,
             inputs=shipping.export_inputs,
             params=shipping.export_params,
             run=shipping.run_export,

@@ -119,6 +119,21 @@ def test_rows_give_the_references_bytes(form: str, clang: Compiler, tmp_path: Pa
     assert equal_on_host(graph, model, clang, tmp_path)
 
 
+@pytest.mark.parametrize("form", ["rows 1", "rows 3 parked"])
+def test_what_shares_the_bytes_of_a_chains_input_moves_with_it(
+    form: str, clang: Compiler, tmp_path: Path
+) -> None:
+    """A table that works in place lies in front of a convolution whose output may lie over its input."""
+    b = Builder(np.random.default_rng(5), "shared")
+    x = b.pool(b.input((1, 14, 15, 4)), "MAX_POOL_2D", (2, 1), padding="VALID", stride=(2, 1))
+    x = b.unary("TANH", x)
+    graph = b.graph(low(b, b.conv(x, 4, (5, 3))))
+    model = generate(graph, "dsp", Options(prefer=(form,)))
+    source, output = model.plan.chains[-1].source, model.plan.chains[-1].output
+    assert model.plan.offsets[source] > model.plan.offsets[output]  # the input begins behind the output
+    assert equal_on_host(graph, model, clang, tmp_path)
+
+
 @pytest.mark.parametrize("kernel", sorted(faults.STREAM))
 def test_a_fault_in_a_kernel_of_rows_is_seen(kernel: str, clang: Compiler, tmp_path: Path) -> None:
     graph = merge([random_net(seed) for seed in range(8)])
